@@ -1,0 +1,39 @@
+"""A reference in, the tree it names out.
+
+Comes in: what a user typed: `debian:VERSION|SUITE`, `git:PATH-or-URL@REV`, or a directory.
+Goes out: a `Tree` whose object lies in a repository of ours in the cache.
+Refuses to know: how each kind is fetched; debian_sources, git_sources and directory_sources do.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness import directory_sources, git_sources
+from harness.cache import Cache
+from harness.errors import UsageError
+from harness.progress import Progress, quiet
+from harness.trees import Tree
+
+__all__ = ["Tree", "resolve"]
+
+FORMS = (
+    "debian:VERSION or debian:SUITE    debian:4.17, debian:bookworm",
+    "git:PATH-or-URL@REV               git:~/xen@staging, git:https://…/xen.git@RELEASE-4.20.0",
+    "DIRECTORY                         ~/xen, as it stands",
+)
+
+
+def resolve(reference: str, cache: Cache, progress: Progress = quiet) -> Tree:
+    """Return the tree that `reference` names; raises UsageError if it names none."""
+    kind, colon, rest = reference.partition(":")
+    if colon and kind == "debian":
+        raise UsageError("Debian is not read yet")
+    if colon and kind == "git":
+        return git_sources.resolve(rest, cache, progress)
+    directory = Path(reference).expanduser()
+    if directory.exists():
+        return directory_sources.resolve(reference, directory, cache, progress)
+    raise UsageError(
+        f"{reference!r} names no Xen", evidence=FORMS, advice="Use one of these forms."
+    )

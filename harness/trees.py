@@ -1,0 +1,106 @@
+"""A git tree object in, what the hypervisor's build reads of it out.
+
+Comes in: a bare repository of ours and the id of a tree object in it. Goes out: `Tree`, the value
+that every later stage takes. Refuses to know: how a reference was written,
+and where the tree came from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness.cache import Cache
+from harness.errors import UsageError
+from harness.git import GitError, create_bare, git
+
+# What building the hypervisor reads, in every version from 4.11 to master: the FLASK policy where
+# checkpolicy is installed (xen/xsm/flask/Makefile), everything else through Config.mk.
+BUILD_READS = ("Config.mk", "config", "tools/flask/policy", "xen")
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The source of one Xen, with or without changes on top."""
+
+    reference: str  # as the user typed it
+    repository: Path  # a bare git directory of ours that holds the tree object
+    tree: str  # git's id of the whole source
+    commit: str | None  # for git references
+    version: str  # "4.17.5", from xen/Makefile
+    label: str  # for people: "debian 4.17.5+23-ga4e5191dc0-1", "git staging 52196c8cd9"
+    identity: str  # hash of what the build reads: equal identities build equal Xens
+    changes: tuple[str, ...] = ()  # the names of what was applied on top
+
+    @property
+    def release(self) -> tuple[int, int]:
+        """Return (4, 17) for 4.17.5, for tables by version."""
+        major, minor = re.findall(r"\d+", self.version)[:2]
+        return int(major), int(minor)
+
+    def changed(self, tree: str, change: str) -> Tree:
+        """Return this source with `change` on top, as the tree object `tree` has it."""
+        return replace(
+            self,
+            tree=tree,
+            version=read_version(self.repository, tree, self.reference),
+            identity=read_identity(self.repository, tree),
+            changes=(*self.changes, change),
+        )
+
+    def checkout(self, destination: Path) -> None:
+        """Write what the hypervisor's build reads below `destination`, and nothing else."""
+        destination.mkdir(parents=True, exist_ok=True)
+        listing = git(self.repository, "ls-tree", "-r", "-z", self.tree, "--", *BUILD_READS)
+        with tempfile.TemporaryDirectory(prefix="xenverify-index-") as directory:
+            index = {"GIT_INDEX_FILE": f"{directory}/index"}
+            git(
+                self.repository, "update-index", "-z", "--index-info",
+                stdin=listing, environment=index,
+            )  # fmt: skip
+            git(
+                self.repository, "--work-tree", destination, "checkout-index", "--all", "--quiet",
+                environment=index,
+            )  # fmt: skip
+
+
+def describe_tree(
+    *, reference: str, repository: Path, tree: str, label: str, commit: str | None = None
+) -> Tree:
+    """Return the Tree for a tree object; raises UsageError if it is not the source of a Xen."""
+    version = read_version(repository, tree, reference)
+    identity = read_identity(repository, tree)
+    return Tree(reference, repository, tree, commit, version, label, identity)
+
+
+def read_identity(repository: Path, tree: str) -> str:
+    """Return the hash over the parts of a tree that the hypervisor's build reads."""
+    listing = git(repository, "ls-tree", "-z", tree, "--", *BUILD_READS)
+    return hashlib.sha256(listing).hexdigest()
+
+
+def read_version(repository: Path, tree: str, reference: str) -> str:
+    """Return the version that xen/Makefile states; raises UsageError if it states none."""
+    try:
+        makefile = git(repository, "cat-file", "blob", f"{tree}:xen/Makefile").decode()
+        fields = dict(re.findall(r"(?m)^export XEN_(\w+)\s*\??:?=[ \t]*(.*?)[ \t]*$", makefile))
+        return f"{int(fields['VERSION'])}.{int(fields['SUBVERSION'])}" + re.sub(
+            r"\$\(.*?\)", "", fields.get("EXTRAVERSION", "")
+        )
+    except (GitError, KeyError, ValueError):
+        raise UsageError(
+            f"{reference} is not the source of a Xen: no version in its xen/Makefile",
+            advice="Name the directory or revision that has Xen's top level, with xen/ in it.",
+        ) from None
+
+
+def sources(cache: Cache) -> Path:
+    """Return the repository for trees that come from no git: unpacked packages and directories."""
+    repository = cache.root / "git" / "sources.git"
+    if not (repository / "HEAD").exists():
+        with cache.lock("sources.git"):
+            create_bare(repository)
+    return repository
