@@ -1,0 +1,317 @@
+"""A machine's RAM and Xen's symbols in; an Inspector, proven to look at that very Xen, out.
+
+`attach` finds the build-id note in RAM and accepts it only where Xen's own page tables map the
+note's address back to where it was found: that proves at once that binary and symbols agree and
+where Xen is. The inspector then reads domains, physmaps, page owners and grants.  It writes
+nothing, stops nothing and needs nothing of Xen, so it works after a panic too.
+"""
+
+from __future__ import annotations
+
+import mmap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from harness.inspection.errors import CannotInspect, MidUpdate
+from harness.inspection.grants import GrantTable, read_grants
+from harness.inspection.layout import (
+    EntryStore,
+    Layout,
+    build_id_of,
+    load_layout,
+    open_program,
+)
+from harness.inspection.memory import (
+    ADDRESS_MASK,
+    PAGE_SHIFT,
+    AddressSpace,
+    NotMapped,
+    Ram,
+    check_present,
+    extents,
+)
+from harness.inspection.pages import FrameTable, FrameTableReader, PageInfo, find_frame_table
+from harness.inspection.physmap import Physmap, PhysmapReader, WalkStep
+from harness.inspection.snapshot import DomainState, Snapshot
+
+#: More domains than a test machine has: a longer list is a torn or circular one.
+MOST_DOMAINS = 4096
+SPECIAL_DOMAINS = ("dom_io", "dom_xen", "dom_cow")
+#: How often, and how long apart, a snapshot is tried while Xen holds a lock.
+LOCK_TRIES, LOCK_PAUSE = 50, 0.002  # seconds
+
+
+def attach(ram: Ram, syms: Path, build_id: str = "", cache: EntryStore | None = None) -> Inspector:
+    """Find the Xen of `syms` in `ram`; CannotInspect where it is not there or is another build.
+
+    `build_id` (hex) is that of the Xen that was started; symbols of another build are refused.
+    """
+    found_id, _, note, _ = build_id_of(syms)
+    if build_id and found_id != build_id.lower():
+        raise CannotInspect(
+            f"{syms} is of another build than the Xen that runs",
+            evidence=[f"running {build_id}", f"symbols {found_id}"],
+            advice="Name the xen-syms that the same build left beside its xen.",
+        )
+    check_present(ram)
+    layout = load_layout(syms, cache)
+    for physical in _find(ram, note):
+        for symbol in ("xen_pgtable", "boot_pgtable"):
+            if symbol not in layout.symbols:
+                continue
+            offset = physical - layout.note_address
+            memory = AddressSpace(ram, layout.symbols[symbol] + offset)
+            try:
+                if memory.physical(layout.note_address) == physical:
+                    return Inspector(memory, layout, syms)
+            except NotMapped:
+                pass
+            memory.close()
+    raise CannotInspect(
+        "Xen was not found in the machine's RAM: it has not set up its page tables yet, "
+        "or another Xen runs",
+        evidence=[f"looked for build-id {found_id} of {syms}"],
+    )
+
+
+def _find(ram: Ram, needle: bytes) -> Iterator[int]:
+    """Yield the physical address of each occurrence in populated RAM."""
+    with mmap.mmap(ram.fd, ram.size, prot=mmap.PROT_READ) as mapped:
+        for start, end in extents(ram):
+            position = start
+            while (position := mapped.find(needle, position, end)) >= 0:
+                yield position + ram.base
+                position += 4
+
+
+class Inspector:
+    """Reads the tables of one running (or dead) Xen."""
+
+    def __init__(self, memory: AddressSpace, layout: Layout, syms: Path) -> None:
+        """Use `attach`."""
+        self.memory = memory
+        self.layout = layout
+        self.syms = syms
+        self._frames: FrameTableReader | None = None
+        self._last_pages: FrameTable | None = None
+        self._physmaps: PhysmapReader | None = None
+        self._special: dict[int, str] = {}
+
+    # -- single facts ---------------------------------------------------------------------------
+
+    def domain_addresses(self) -> list[int]:
+        """Return the virtual address of every struct domain on Xen's list, dying ones included."""
+        found: list[int] = []
+        address = self.memory.integer(self.layout.symbols["domain_list"])
+        while address:
+            if len(found) == MOST_DOMAINS:
+                raise CannotInspect("Xen's list of domains does not end")
+            found.append(address)
+            address = self.field(address, "domain.next")
+        return found
+
+    def field(self, address: int, name: str) -> int:
+        """Return a field, named as in the layout, of the structure at `address`."""
+        size = min(self.layout.sizes[name], 8)
+        return self.memory.integer(address + self.layout.offsets[name], size)
+
+    def held_locks(self) -> list[str]:
+        """Return the locks that Xen holds now over what a snapshot reads."""
+        held: list[str] = []
+        for address in self.domain_addresses():
+            name = f"d{self.field(address, 'domain.id')}"
+            if self.field(address, "domain.p2m_lock"):
+                held.append(f"{name} p2m lock")
+            if self.field(address, "domain.page_lock.head") != self.field(
+                address, "domain.page_lock.tail"
+            ):
+                held.append(f"{name} page_alloc_lock")
+            grants = self.field(address, "domain.grant_table")
+            if grants and self.field(grants, "grants.lock"):
+                held.append(f"{name} grant table lock")
+        return held
+
+    def physmap(self, domid: int) -> Physmap:
+        """Return what one domain's GFNs lead to."""
+        return self._read_physmap(self._p2m_root(self._address_of(domid)))
+
+    def walk(self, domid: int, gfn: int) -> list[WalkStep]:
+        """Return each page-table entry on the way from a GFN to its page."""
+        root = self._p2m_root(self._address_of(domid))
+        return self._physmap_reader().walk(root, gfn) if root else []
+
+    def page(self, mfn: int) -> PageInfo:
+        """Return one page's page_info, read now."""
+        frames = self._frame_reader()
+        if frames is None or not 0 <= mfn - frames.first_mfn < self.memory.ram.size >> PAGE_SHIFT:
+            raise CannotInspect(f"mfn {mfn:#x} is no RAM of this machine")
+        address = frames.address_of(mfn)
+        count, kind, owner = (self.field(address, f"page.{n}") for n in ("count", "type", "owner"))
+        return PageInfo(mfn, count, kind, owner)
+
+    def grants(self, domid: int) -> GrantTable | None:
+        """Return one domain's grant table."""
+        return self._read_grants(self._address_of(domid), self._read_pages())
+
+    # -- everything at once ---------------------------------------------------------------------
+
+    def snapshot(self, *, resume: Callable[[], None] | None = None) -> Snapshot:
+        """Read everything, between two looks that saw no lock held.
+
+        Nobody else may drive the guests meanwhile: mailboxes idle, or the machine paused.  A paused
+        machine may hold a lock for good; `resume` is then called to let it run on for a moment.
+        MidUpdate is raised where a lock stays held, as after a panic inside an update.
+        """
+        held: list[str] = []
+        for _ in range(LOCK_TRIES):
+            held = self.held_locks()
+            if not held:
+                snapshot = self.look()
+                if not snapshot.held_locks:
+                    return snapshot
+                held = list(snapshot.held_locks)
+            if resume is not None:
+                resume()
+            time.sleep(LOCK_PAUSE)
+        raise MidUpdate(
+            "Xen is in the middle of an update, so its tables would be read torn",
+            evidence=[f"held: {lock}" for lock in held],
+        )
+
+    def look(self) -> Snapshot:
+        """Read everything as it is now, torn or not; after a panic this is what there is."""
+        start = time.perf_counter()
+        check_present(self.memory.ram)
+        self.memory.forget()
+        pages = self._read_pages()
+        states = [self._state(address, pages) for address in self.domain_addresses()]
+        owners = dict(self._special_domains())
+        owners.update((state.address, state.name) for state in states)
+        held = tuple(self.held_locks())
+        return Snapshot(
+            domains={state.domid: state for state in states},
+            pages=pages,
+            gfn_in_page_info=self.layout.gfn_in_page_info,
+            owners=owners,
+            seconds=time.perf_counter() - start,
+            held_locks=held,
+        )
+
+    def _state(self, address: int, pages: FrameTable | None) -> DomainState:
+        root = self._p2m_root(address)
+        shared = self.field(address, "domain.shared_info")
+        shared_mfn = self.memory.physical(shared) >> PAGE_SHIFT if shared else None
+        recorded = None
+        if shared_mfn is not None and pages is not None and shared_mfn in pages:
+            recorded = pages.recorded_gfn(pages[shared_mfn])
+        optional = self.layout.offsets.keys()
+        return DomainState(
+            address=address,
+            domid=self.field(address, "domain.id"),
+            dying=self.field(address, "domain.dying"),
+            tot_pages=self.field(address, "domain.tot_pages"),
+            max_pages=self.field(address, "domain.max_pages"),
+            extra_pages=(
+                self.field(address, "domain.extra_pages") if "domain.extra_pages" in optional else 0
+            ),
+            xenheap_pages=self.field(address, "domain.xenheap_pages"),
+            vcpus=self.field(address, "domain.max_vcpus"),
+            pool_pages=(
+                self.field(address, "domain.pool_pages")
+                if "domain.pool_pages" in optional
+                else None
+            ),
+            p2m_root=root,
+            max_mapped_gfn=self.field(address, "domain.max_mapped_gfn"),
+            shared_info=shared_mfn,
+            shared_info_recorded=recorded,
+            physmap=self._read_physmap(root),
+            grants=self._read_grants(address, pages),
+        )
+
+    # -- readers --------------------------------------------------------------------------------
+
+    def _address_of(self, domid: int) -> int:
+        for address in self.domain_addresses():
+            if self.field(address, "domain.id") == domid:
+                return address
+        raise CannotInspect(f"Xen has no domain {domid}")
+
+    def _p2m_root(self, address: int) -> int:
+        """Return the physical address of a domain's P2M root, 0 where it has none (any more)."""
+        if not self.field(address, "domain.p2m_root"):
+            return 0
+        return self.field(address, "domain.vttbr") & ADDRESS_MASK
+
+    def _physmap_reader(self) -> PhysmapReader:
+        if self._physmaps is None:
+            symbols = self.layout.symbols
+            level = self.memory.integer(symbols["p2m_root_level"], 4)
+            order = self.memory.integer(symbols["p2m_root_order"], 4)
+            if level > 2 or order > 4:
+                raise CannotInspect(
+                    "Xen has not chosen the shape of its P2M yet",
+                    evidence=[f"root level {level}, order {order}"],
+                )
+            self._physmaps = PhysmapReader(self.memory, self.layout, level, 1 << order)
+        return self._physmaps
+
+    def _read_physmap(self, root: int) -> Physmap:
+        return self._physmap_reader().read(root) if root else Physmap()
+
+    def _read_grants(self, address: int, pages: FrameTable | None) -> GrantTable | None:
+        table = self.field(address, "domain.grant_table")
+        return read_grants(self.memory, self.layout, table, pages) if table else None
+
+    def _frame_reader(self) -> FrameTableReader | None:
+        if self._frames is None:
+            for address in self.domain_addresses():
+                root = self.field(address, "domain.p2m_root")
+                vttbr = self.field(address, "domain.vttbr")
+                if root and vttbr:
+                    self._frames = find_frame_table(self.memory, self.layout, root, vttbr)
+                    break
+        return self._frames
+
+    def _read_pages(self) -> FrameTable | None:
+        frames = self._frame_reader()
+        if frames is None:
+            return None
+        self._last_pages = frames.read(self._last_pages)
+        return self._last_pages
+
+    def _special_domains(self) -> dict[int, str]:
+        """Return Xen's own domains, which are not on the list, by address."""
+        if not self._special:
+            for name in SPECIAL_DOMAINS:
+                if name in self.layout.symbols:
+                    address = self.memory.integer(self.layout.symbols[name])
+                    if address:
+                        self._special[address] = name
+        return self._special
+
+    # -- for people -----------------------------------------------------------------------------
+
+    def drgn_program(self) -> Any:
+        """Return a drgn Program on the live hypervisor: types, symbols and memory."""
+        program = open_program(self.syms)
+
+        def read(address: int, count: int, offset: int, physical: bool) -> bytes:
+            del offset
+            import drgn
+
+            try:
+                if physical:
+                    return self.memory.read_at(address, count)
+                return self.memory.read(address, count)
+            except NotMapped as error:
+                raise drgn.FaultError(error.message, address) from error
+
+        program.add_memory_segment(0, (1 << 64) - 1, read)
+        return program
+
+    def close(self) -> None:
+        """Let go of the machine's RAM."""
+        self.memory.close()
