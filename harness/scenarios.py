@@ -1,0 +1,96 @@
+"""Which domains Xen starts, as plain values that adapt to the version of Xen that boots them.
+
+Where images lie in memory and how the device tree tells Xen, this does not know.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from harness.errors import UsageError
+from harness.machines import Machine
+
+# Xen 4.12 brought dom0less; 4.16 (commit 20f0f0dc1d) made a dom0 beside it optional.
+FIRST_DOM0LESS = (4, 12)
+FIRST_WITHOUT_DOM0 = (4, 16)
+# What Xen itself, its heap and the frame table take beside the domains, generously.
+XEN_MIB = 96
+
+
+@dataclass(frozen=True)
+class DomainPlan:
+    """One domain Xen starts at boot."""
+
+    memory_mib: int = 16
+    vcpus: int = 1
+    kernel: Path | None = None
+    """The image it runs; None means the host's default kernel, the agent."""
+    name: str = ""
+    bootargs: str = ""
+    properties: Mapping[str, bytes] = field(default_factory=dict)
+    """More of its device tree node, as raw values; of a domU only."""
+    fragment: Path | None = None
+    """A partial device tree passed to it as the module `multiboot,device-tree`; of a domU only."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """The domains of one boot, and what Xen is told on its command line beside them."""
+
+    name: str
+    domus: tuple[DomainPlan, ...] = ()
+    dom0: DomainPlan | None = None
+    xen_args: tuple[str, ...] = ()
+    pcpus: int = 1
+    """Physical CPUs it needs at least; with one, no two vCPUs ever run at the same moment."""
+
+    @property
+    def domains(self) -> dict[int, DomainPlan]:
+        """Every domain by its domid, in order: dom0 if there is one, then d1, d2, …"""
+        dom0 = {0: self.dom0} if self.dom0 else {}
+        return {**dom0, **dict(enumerate(self.domus, start=1))}
+
+    def with_(self, **changes: object) -> Scenario:
+        """A variant of this scenario, such as `scenario.with_(pcpus=2)`."""
+        return replace(self, **changes)  # type: ignore[arg-type]
+
+    def for_version(self, version: str) -> Scenario:
+        """What this scenario is on Xen `version`; raises UsageError where it cannot be.
+
+        A Xen before 4.16 does not boot without a dom0: it gets one that idles beside the domUs.
+        """
+        release = release_of(version)
+        if self.domus and release < FIRST_DOM0LESS:
+            raise UsageError(
+                f"the scenario {self.name!r} needs dom0less, which Xen {version} does not have",
+                advice="dom0less came with Xen 4.12; the scenario 'dom0' runs on any.",
+            )
+        if self.dom0 is None and release < FIRST_WITHOUT_DOM0:
+            return replace(self, dom0=DomainPlan(name="idle"))
+        return self
+
+    def fitted(self, machine: Machine) -> Machine:
+        """`machine`, grown to hold these domains."""
+        needed = sum(plan.memory_mib for plan in self.domains.values()) + XEN_MIB
+        return machine.at_least(cpus=self.pcpus, ram_mib=needed)
+
+
+def release_of(version: str) -> tuple[int, int]:
+    """The release a version belongs to: (4, 17) of "4.17.5", (4, 22) of "4.22-unstable"."""
+    match = re.match(r"(\d+)\.(\d+)", version)
+    if match is None:
+        raise UsageError(f"{version!r} is no version of Xen")
+    return int(match[1]), int(match[2])
+
+
+_ALL = (
+    Scenario("domu", domus=(DomainPlan(),)),
+    Scenario("two_domus", domus=(DomainPlan(), DomainPlan())),
+    Scenario("dom0", dom0=DomainPlan()),
+    Scenario("dom0_and_domu", dom0=DomainPlan(), domus=(DomainPlan(),)),
+)
+SCENARIOS = {scenario.name: scenario for scenario in _ALL}
+DEFAULT = SCENARIOS["domu"]
