@@ -6,15 +6,15 @@ invariants judge, the footprint compares and the renderings show.
 
 from harness.inspection.errors import CannotInspect, MidUpdate
 from harness.inspection.hypervisor import Inspector, attach
-from harness.inspection.physmap import Change, Mapping, Physmap, Range, changes
+from harness.inspection.physmap import Change, Entry, Physmap, Range, changes
 from harness.inspection.snapshot import DomainState, Snapshot
 
 __all__ = [
     "CannotInspect",
     "Change",
     "DomainState",
+    "Entry",
     "Inspector",
-    "Mapping",
     "MidUpdate",
     "Physmap",
     "Range",

@@ -8,9 +8,8 @@ nothing, stops nothing and needs nothing of Xen, so it works after a panic too.
 
 from __future__ import annotations
 
-import mmap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,6 @@ from harness.inspection.memory import (
     NotMapped,
     Ram,
     check_present,
-    extents,
 )
 from harness.inspection.pages import FrameTable, FrameTableReader, PageInfo, find_frame_table
 from harness.inspection.physmap import Physmap, PhysmapReader, WalkStep
@@ -57,7 +55,7 @@ def attach(ram: Ram, syms: Path, build_id: str = "", cache: EntryStore | None = 
         )
     check_present(ram)
     layout = load_layout(syms, cache)
-    for physical in _find(ram, note):
+    for physical in (ram.base + offset for offset in ram.find_all(note)):
         for symbol in ("xen_pgtable", "boot_pgtable"):
             if symbol not in layout.symbols:
                 continue
@@ -74,16 +72,6 @@ def attach(ram: Ram, syms: Path, build_id: str = "", cache: EntryStore | None = 
         "or another Xen runs",
         evidence=[f"looked for build-id {found_id} of {syms}"],
     )
-
-
-def _find(ram: Ram, needle: bytes) -> Iterator[int]:
-    """Yield the physical address of each occurrence in populated RAM."""
-    with mmap.mmap(ram.fd, ram.size, prot=mmap.PROT_READ) as mapped:
-        for start, end in extents(ram):
-            position = start
-            while (position := mapped.find(needle, position, end)) >= 0:
-                yield position + ram.base
-                position += 4
 
 
 class Inspector:

@@ -26,6 +26,10 @@ class Ram(Protocol):
     view: memoryview
     fd: int
 
+    def find_all(self, needle: bytes) -> Iterator[int]:
+        """Yield the offset of each occurrence in populated RAM; reading a hole would fill it."""
+        ...
+
 
 class NotMapped(CannotInspect):
     """An address has no translation, or one that leads out of the machine's RAM."""
@@ -39,22 +43,6 @@ def check_present(ram: Ram) -> None:
         raise CannotInspect(f"the machine's RAM file is gone: {error.strerror}") from error
     if size < ram.size:
         raise CannotInspect(f"the machine's RAM file was cut to {size} of {ram.size} bytes")
-
-
-def extents(ram: Ram) -> Iterator[tuple[int, int]]:
-    """Yield (start, end) byte offsets of the populated parts of the RAM file.
-
-    Reading a hole of a tmpfs file through a shared mapping allocates it, so nobody searches there.
-    """
-    position = 0
-    while position < ram.size:
-        try:
-            start = os.lseek(ram.fd, position, os.SEEK_DATA)
-            end = os.lseek(ram.fd, start, os.SEEK_HOLE)
-        except OSError:  # ENXIO: no data beyond `position`
-            return
-        yield start, min(end, ram.size)
-        position = end
 
 
 class AddressSpace:

@@ -25,7 +25,7 @@ LEAF_LEVEL = 3
 TABLE_BIT = 2  # in an entry above level 3: a table and not a block; bit 1 is "table"
 
 
-class Mapping(NamedTuple):
+class Entry(NamedTuple):
     """What one GFN leads to."""
 
     mfn: int
@@ -57,9 +57,9 @@ class Range(NamedTuple):
         """Whether the range is of the domain's own pages: RAM, or a page Xen shares with it."""
         return self.type.startswith("ram")
 
-    def at(self, gfn: int) -> Mapping:
+    def at(self, gfn: int) -> Entry:
         """Return what `gfn`, which must lie inside, is mapped to."""
-        return Mapping(self.mfn + gfn - self.gfn, self.type, self.permissions)
+        return Entry(self.mfn + gfn - self.gfn, self.type, self.permissions)
 
 
 class Change(NamedTuple):
@@ -67,8 +67,8 @@ class Change(NamedTuple):
 
     gfn: int
     pages: int
-    before: Mapping | None
-    after: Mapping | None
+    before: Entry | None
+    after: Entry | None
 
 
 class Physmap:
@@ -86,12 +86,12 @@ class Physmap:
             return self.ranges[index]
         return None
 
-    def get(self, gfn: int) -> Mapping | None:
+    def get(self, gfn: int) -> Entry | None:
         """Return what `gfn` maps to, or None for a hole."""
         found = self.find(gfn)
         return found.at(gfn) if found else None
 
-    def __getitem__(self, gfn: int) -> Mapping:
+    def __getitem__(self, gfn: int) -> Entry:
         """Return what `gfn` maps to; KeyError for a hole."""
         found = self.get(gfn)
         if found is None:
@@ -147,7 +147,7 @@ def _append(found: list[Change], change: Change) -> None:
     found.append(change)
 
 
-def _runs_on(first: Mapping | None, second: Mapping | None, pages: int) -> bool:
+def _runs_on(first: Entry | None, second: Entry | None, pages: int) -> bool:
     if first is None or second is None:
         return first is second
     return first._replace(mfn=first.mfn + pages) == second
@@ -166,36 +166,46 @@ class WalkStep:
 
 @dataclass
 class PhysmapReader:
-    """Reads physmaps; remembers leaf tables, so that an unchanged one costs one comparison."""
+    """Reads physmaps; remembers tables, so that an unchanged one costs one comparison."""
 
     memory: AddressSpace
     layout: Layout
     root_level: int
     root_tables: int  # concatenated
-    _known: dict[int, tuple[bytes, int, tuple[Range, ...]]] = field(default_factory=dict)
+    _known_maps: dict[int, tuple[Physmap, dict[int, bytes]]] = field(default_factory=dict)
+    _known_tables: dict[int, tuple[bytes, list[tuple[int, int]]]] = field(default_factory=dict)
+    _known_leaves: dict[int, tuple[bytes, int, tuple[Range, ...]]] = field(default_factory=dict)
+    _known_kinds: dict[int, tuple[str, str] | None] = field(default_factory=dict)
+    _visited: dict[int, bytes] = field(default_factory=dict)
 
     def read(self, root: int) -> Physmap:
         """Walk the tables from the physical address `root`."""
+        known, tables = self._known_maps.get(root, (None, {}))
+        read_at = self.memory.read_at
+        if known is not None and all(read_at(at, PAGE) == raw for at, raw in tables.items()):
+            return known
+        self._visited = {}
         ranges: list[Range] = []
         shift = 9 * (LEAF_LEVEL - self.root_level)
         for number in range(self.root_tables):
             base = number * ENTRIES << shift
             self._table(root + number * PAGE, self.root_level, base, ranges)
-        return Physmap(ranges)
+        physmap = Physmap(ranges)
+        self._known_maps[root] = physmap, self._visited
+        return physmap
 
     def _table(self, table: int, level: int, gfn: int, ranges: list[Range]) -> None:
         raw = self.memory.read_at(table, PAGE)
+        self._visited[table] = raw
         if level == LEAF_LEVEL:
-            known = self._known.get(table)
+            known = self._known_leaves.get(table)
             if known is None or known[0] != raw or known[1] != gfn:
                 known = raw, gfn, self._leaf(raw, gfn)
-                self._known[table] = known
+                self._known_leaves[table] = known
             _extend(ranges, known[2])
             return
         step = 1 << 9 * (LEAF_LEVEL - level)
-        for index, entry in enumerate(memoryview(raw).cast("Q")):
-            if not entry:
-                continue
+        for index, entry in self._entries(table, raw):
             at = gfn + index * step
             if entry & TABLE_BIT:
                 self._table(entry & ADDRESS_MASK, level + 1, at, ranges)
@@ -203,6 +213,15 @@ class PhysmapReader:
                 mapped = self.decode(entry)
                 if mapped:
                     _extend(ranges, (Range(at, step, *mapped),))
+
+    def _entries(self, table: int, raw: bytes) -> list[tuple[int, int]]:
+        """Return the entries above the leaves that are not zero, each with its index."""
+        known = self._known_tables.get(table)
+        if known is None or known[0] != raw:
+            words = memoryview(raw).cast("Q").tolist()
+            known = raw, [(index, entry) for index, entry in enumerate(words) if entry]
+            self._known_tables[table] = known
+        return known[1]
 
     def _leaf(self, raw: bytes, gfn: int) -> tuple[Range, ...]:
         """Return the ranges of one table of 4 KiB pages."""
@@ -221,8 +240,15 @@ class PhysmapReader:
             position += length
         return tuple(ranges)
 
-    def decode(self, entry: int) -> Mapping | None:
+    def decode(self, entry: int) -> Entry | None:
         """Return what a block or page entry maps, or None where its type is p2m_invalid."""
+        attributes = entry & ~ADDRESS_MASK
+        if attributes not in self._known_kinds:
+            self._known_kinds[attributes] = self._decode_attributes(attributes)
+        kind = self._known_kinds[attributes]
+        return Entry((entry & ADDRESS_MASK) >> PAGE_SHIFT, *kind) if kind else None
+
+    def _decode_attributes(self, entry: int) -> tuple[str, str] | None:
         fields = self.layout.entry_fields
         kind = self._field(entry, fields["type"])
         if not kind:
@@ -232,8 +258,7 @@ class PhysmapReader:
             + ("w" if self._field(entry, fields["write"]) else "-")
             + ("-" if self._field(entry, fields["xn"]) else "x")
         )
-        name = self.layout.p2m_types.get(kind, f"type {kind}")
-        return Mapping((entry & ADDRESS_MASK) >> PAGE_SHIFT, name, permissions)
+        return self.layout.p2m_types.get(kind, f"type {kind}"), permissions
 
     @staticmethod
     def _field(entry: int, place: tuple[int, int]) -> int:

@@ -1,0 +1,523 @@
+"""A Snapshot in, the rules it breaks out: a sanitizer for the physmap.
+
+Each rule is a short function that yields what breaks it; its docstring says why it must hold and
+since when.  Where a version is known to break a rule, what it yields is an *observation* with a
+label that says why: told, never held against a case.  The rules judge a value and read no machine;
+whether the moment was a fit one to look is the snapshot's business.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+from typing import NamedTuple
+
+from harness.inspection.pages import (
+    ALLOCATED,
+    COUNT_MASK,
+    EXTRA,
+    XEN_HEAP,
+    FrameTable,
+    PageInfo,
+    Run,
+)
+from harness.inspection.physmap import Range
+from harness.inspection.snapshot import DomainState, Snapshot
+
+#: A rule that fires on every page of a domain says so this often, then says how often more.
+MOST_PER_RULE = 8
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One place where Xen's tables contradict each other, or the operation that was asked for."""
+
+    rule: str
+    what: str  # "shared_info of d1 is mapped at 2 GFNs: 0x38000, 0x38001"
+    domid: int | None = None
+    gfn: int | None = None
+    mfn: int | None = None
+    label: str = ""  # why this Xen is known to do so; empty where it must not
+    operation: str = ""  # what was done last, where that is known
+
+    @property
+    def is_observation(self) -> bool:
+        """Whether this Xen is known to do so, and a case must not fail by it."""
+        return bool(self.label)
+
+    def __str__(self) -> str:
+        """Return one line for a report."""
+        after = f", after {self.operation}" if self.operation else ""
+        known = f" (known: {self.label})" if self.label else ""
+        return f"{self.what}{after} [{self.rule}]{known}"
+
+
+class Mapped(NamedTuple):
+    """Pages of one record behind consecutive GFNs of one domain."""
+
+    state: DomainState
+    gfn: int
+    run: Run
+    range: Range
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A snapshot, joined: what is mapped against what is recorded.
+
+    A dying domain's pages are freed before its physmap is taken down, so its physmap proves
+    nothing.
+    """
+
+    snapshot: Snapshot
+    pages: FrameTable
+
+    @property
+    def living(self) -> list[DomainState]:
+        """The domains that are not being destroyed."""
+        return [state for state in self.snapshot.domains.values() if not state.dying]
+
+    @cached_property
+    def mapped(self) -> list[Mapped]:
+        """Everything mapped that has a page_info."""
+        return [
+            Mapped(state, r.gfn + run.mfn - r.mfn, run, r)
+            for state in self.living
+            for r in state.physmap
+            if not r.is_mmio and r.mfn in self.pages and r.mfn + r.pages - 1 in self.pages
+            for run in self.pages.runs_of(r.mfn, r.pages)
+        ]
+
+    @cached_property
+    def own_ram(self) -> list[Mapped]:
+        """RAM that is mapped as the domain's own, without what Xen shares with it."""
+        return [
+            m
+            for m in self.mapped
+            if m.range.is_ram and not m.run.count_info & XEN_HEAP and not m.run.is_free
+        ]
+
+    @cached_property
+    def shared(self) -> list[tuple[DomainState, int, PageInfo]]:
+        """(domain, GFN, page) for each xenheap page mapped as the domain's own."""
+        return [
+            (m.state, m.gfn + number, self.pages[m.run.mfn + number])
+            for m in self.mapped
+            if m.range.is_ram and m.run.count_info & XEN_HEAP and not m.run.is_free
+            for number in range(m.run.pages)
+        ]
+
+    def shared_gfns(self, state: DomainState) -> dict[int, list[int]]:
+        """Return the GFNs at which each shared page of a domain is, by MFN."""
+        gfns: dict[int, list[int]] = defaultdict(list)
+        for owner, gfn, page in self.shared:
+            if owner is state:
+                gfns[page.mfn].append(gfn)
+        return gfns
+
+    def name(self, mfn: int) -> str:
+        """Return what a page is."""
+        return self.snapshot.describe_page(mfn)
+
+
+Check = Callable[[Evidence], Iterable[Violation]]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One invariant."""
+
+    name: str
+    check: Check
+    #: Why a Xen without 71320946d5 is known to break it; empty where it holds there as well.
+    excuse_before: str = ""
+
+    @property
+    def why(self) -> str:
+        """Return the rule's reason, from its docstring."""
+        return " ".join((self.check.__doc__ or "").split())
+
+
+RULES: dict[str, Rule] = {}
+
+
+def rule(*, excuse_before: str = "") -> Callable[[Check], Check]:
+    """Register a rule under its function's name."""
+
+    def register(check: Check) -> Check:
+        name = check.__name__
+        RULES[name] = Rule(name, check, excuse_before)
+        return check
+
+    return register
+
+
+def check(snapshot: Snapshot, rules: Iterable[Rule] | None = None) -> list[Violation]:
+    """Return everything in `snapshot` that breaks a rule, observations included."""
+    if snapshot.pages is None:
+        return []
+    evidence = Evidence(snapshot, snapshot.pages)
+    found: list[Violation] = []
+    for each in RULES.values() if rules is None else rules:
+        broken = list(each.check(evidence))
+        label = "" if snapshot.gfn_in_page_info else each.excuse_before
+        found += [replace(v, label=label) for v in broken[:MOST_PER_RULE]]
+        if len(broken) > MOST_PER_RULE:
+            more = f"and {len(broken) - MOST_PER_RULE} more like these"
+            found.append(Violation(each.name, more, label=label))
+    return found
+
+
+def _gfns(gfn: int, pages: int) -> str:
+    return f"gfn {gfn:#x}" if pages == 1 else f"gfns {gfn:#x} to {gfn + pages - 1:#x}"
+
+
+# -- what the physmap leads to ------------------------------------------------------------------
+
+
+@rule()
+def mapped_page_exists(evidence: Evidence) -> Iterator[Violation]:
+    """A RAM, foreign or grant entry must name a page of the machine.
+
+    Xen finds the page_info of such an entry when it is removed or replaced; of a page that is none
+    it would read and write beyond the frame table.  Device memory has no page_info and is not
+    judged.
+    """
+    for state in evidence.living:
+        for r in state.physmap:
+            outside = r.mfn not in evidence.pages or r.mfn + r.pages - 1 not in evidence.pages
+            if not r.is_mmio and outside:
+                yield Violation(
+                    "mapped_page_exists",
+                    f"{state.name} {_gfns(r.gfn, r.pages)} maps mfn {r.mfn:#x} as {r.type}, "
+                    "which is no RAM",
+                    state.domid,
+                    r.gfn,
+                    r.mfn,
+                )
+
+
+@rule()
+def no_free_page_is_mapped(evidence: Evidence) -> Iterator[Violation]:
+    """A page in the allocator's pool must be behind no GFN.
+
+    The next owner of the page would share it with this domain: the consequence of every reference
+    that was dropped once too often (XSA-255 and its like).
+    """
+    for m in evidence.mapped:
+        if m.run.is_free:
+            yield Violation(
+                "no_free_page_is_mapped",
+                f"{m.state.name} {_gfns(m.gfn, m.run.pages)} maps mfn {m.run.mfn:#x} as "
+                f"{m.range.type}, which is free",
+                m.state.domid,
+                m.gfn,
+                m.run.mfn,
+            )
+
+
+@rule()
+def ram_belongs_to_its_domain(evidence: Evidence) -> Iterator[Violation]:
+    """RAM mapped as a domain's own must have that domain as its owner.
+
+    Pages of others are mapped by the types map_foreign and grant_map, which hold references; a ram
+    entry holds none, so nothing keeps another owner's page from being freed beneath it.
+    """
+    for m in evidence.own_ram:
+        if m.run.owner != m.state.address:
+            yield Violation(
+                "ram_belongs_to_its_domain",
+                f"{m.state.name} {_gfns(m.gfn, m.run.pages)} maps mfn {m.run.mfn:#x} as "
+                f"{m.range.type}, which belongs to {evidence.snapshot.owner_name(m.run.owner)}",
+                m.state.domid,
+                m.gfn,
+                m.run.mfn,
+            )
+
+
+@rule()
+def mapped_ram_is_allocated(evidence: Evidence) -> Iterator[Violation]:
+    """RAM mapped as a domain's own must carry PGC_allocated and at least one reference.
+
+    PGC_allocated stands for the domain's claim on the page, which decrease_reservation gives up
+    after it took the page out of the physmap; one without is freed as soon as a mapper elsewhere
+    lets go.
+    """
+    for m in evidence.own_ram:
+        if not m.run.count_info & ALLOCATED or not m.run.count_info & COUNT_MASK:
+            yield Violation(
+                "mapped_ram_is_allocated",
+                f"{m.state.name} {_gfns(m.gfn, m.run.pages)} maps mfn {m.run.mfn:#x}, which is not "
+                f"allocated to it (count_info {m.run.count_info:#x})",
+                m.state.domid,
+                m.gfn,
+                m.run.mfn,
+            )
+
+
+@rule()
+def ram_is_mapped_once(evidence: Evidence) -> Iterator[Violation]:
+    """A page of RAM is behind one GFN, of one domain.
+
+    A second GFN outlives the first one's removal: after decrease_reservation the guest would keep
+    access to a page that Xen gives to somebody else.
+    """
+    for one, two in pairwise(sorted(evidence.own_ram, key=lambda m: m.run.mfn)):
+        if two.run.mfn < one.run.end:
+            shift = two.run.mfn - one.run.mfn
+            yield Violation(
+                "ram_is_mapped_once",
+                f"mfn {two.run.mfn:#x} is RAM of {one.state.name} at gfn {one.gfn + shift:#x} "
+                f"and of {two.state.name} at gfn {two.gfn:#x}",
+                two.state.domid,
+                two.gfn,
+                two.run.mfn,
+            )
+
+
+# -- pages that Xen shares with a domain --------------------------------------------------------
+
+
+@rule()
+def shared_page_is_mapped_once(evidence: Evidence) -> Iterator[Violation]:
+    """A xenheap page is behind one GFN at a time.
+
+    71320946d5 made this the rule, with room for one GFN in page_info; before, shared_info could be
+    mapped any number of times and a removal left the other GFNs behind.
+    """
+    for state in evidence.living:
+        for mfn, gfns in evidence.shared_gfns(state).items():
+            if len(gfns) > 1:
+                places = ", ".join(f"{gfn:#x}" for gfn in gfns)
+                yield Violation(
+                    "shared_page_is_mapped_once",
+                    f"{evidence.name(mfn)} is mapped at {len(gfns)} GFNs: {places}",
+                    state.domid,
+                    gfns[-1],
+                    mfn,
+                )
+
+
+@rule()
+def shared_page_belongs_to_its_domain(evidence: Evidence) -> Iterator[Violation]:
+    """A xenheap page mapped as a domain's own must have that domain as its owner.
+
+    share_xen_page_with_guest() makes the domain the owner before any GFN can be asked for.
+    """
+    for state, gfn, page in evidence.shared:
+        if page.owner != state.address:
+            yield Violation(
+                "shared_page_belongs_to_its_domain",
+                f"{state.name} gfn {gfn:#x} maps xenheap mfn {page.mfn:#x}, which belongs to "
+                f"{evidence.snapshot.owner_name(page.owner)}",
+                state.domid,
+                gfn,
+                page.mfn,
+            )
+
+
+@rule()
+def shared_page_is_one_xen_shares(evidence: Evidence) -> Iterator[Violation]:
+    """A xenheap page mapped as a domain's own must be its shared_info or one of its grant frames.
+
+    Nothing else of Xen's heap is given to guests on Arm; what is shows Xen's memory to a guest.  A
+    frame that a grant table gave up (version 2 to 1) must be out of the physmap by then.
+    """
+    for state, gfn, page in evidence.shared:
+        if page.mfn not in state.shared_pages():
+            yield Violation(
+                "shared_page_is_one_xen_shares",
+                f"{state.name} gfn {gfn:#x} maps xenheap mfn {page.mfn:#x}, which is neither its "
+                "shared_info nor one of its grant frames",
+                state.domid,
+                gfn,
+                page.mfn,
+            )
+
+
+@rule()
+def shared_page_records_its_gfn(evidence: Evidence) -> Iterator[Violation]:
+    """The GFN that Xen records for a shared page must be the one it is mapped at.
+
+    Xen unmaps, moves and reports the page (GNTTABOP_setup_table) by that record.  Since 71320946d5
+    it is in the page's type_info, for every xenheap page; before, in an array, for grant frames
+    only.
+    """
+    for state in evidence.living:
+        recorded = state.recorded_gfns()
+        for mfn, gfns in evidence.shared_gfns(state).items():
+            if not evidence.snapshot.gfn_in_page_info and mfn == state.shared_info:
+                continue
+            known = recorded.get(mfn)
+            if mfn in recorded and known not in gfns:
+                is_recorded = "no record of it" if known is None else f"recorded at {known:#x}"
+                yield Violation(
+                    "shared_page_records_its_gfn",
+                    f"{evidence.name(mfn)} is mapped at gfn {gfns[0]:#x}, {is_recorded}",
+                    state.domid,
+                    gfns[0],
+                    mfn,
+                )
+
+
+@rule(excuse_before="before 71320946d5 a grant frame's recorded GFN outlives its mapping")
+def recorded_gfn_is_mapped(evidence: Evidence) -> Iterator[Violation]:
+    """A recorded GFN must map the page it is recorded for.
+
+    Since 71320946d5 removing or replacing the P2M entry clears the record; before, nothing did, and
+    the next map of the frame took whatever had come to that GFN away.
+    """
+    for state in evidence.living:
+        for mfn, gfn in state.recorded_gfns().items():
+            if gfn is None:
+                continue
+            there = state.physmap.get(gfn)
+            if there is None or there.mfn != mfn:
+                found = (
+                    "which maps nothing"
+                    if there is None
+                    else (f"which maps {evidence.name(there.mfn)}")
+                )
+                yield Violation(
+                    "recorded_gfn_is_mapped",
+                    f"{evidence.name(mfn)} is recorded at gfn {gfn:#x}, {found}",
+                    state.domid,
+                    gfn,
+                    mfn,
+                )
+
+
+@rule()
+def shared_page_has_one_type_reference(evidence: Evidence) -> Iterator[Violation]:
+    """A page shared with a domain holds exactly the type reference it was shared with.
+
+    share_xen_page_with_guest() takes it and only the page's release drops it; two bits of count are
+    left since 71320946d5, so a leak would soon run into the GFN's neighbour.
+    """
+    for state in evidence.living:
+        for mfn, name in state.shared_pages().items():
+            if mfn not in evidence.pages:
+                continue
+            page = evidence.pages[mfn]
+            count = evidence.pages.type_count(page)
+            if count != 1:
+                yield Violation(
+                    "shared_page_has_one_type_reference",
+                    f"{name} of {state.name} has {count} type references "
+                    f"(type_info {page.type_info:#x})",
+                    state.domid,
+                    None,
+                    mfn,
+                )
+
+
+# -- pages of others ----------------------------------------------------------------------------
+
+
+@rule()
+def foreign_page_is_of_another_domain(evidence: Evidence) -> Iterator[Violation]:
+    """A foreign mapping leads to a page of some other domain.
+
+    XENMAPSPACE_gmfn_foreign refuses the caller's own; an own page mapped so would be referenced
+    twice and never be counted free again.
+    """
+    for m in evidence.mapped:
+        if m.range.type.startswith("map_foreign") and m.run.owner == m.state.address:
+            yield Violation(
+                "foreign_page_is_of_another_domain",
+                f"{m.state.name} {_gfns(m.gfn, m.run.pages)} maps its own mfn {m.run.mfn:#x} as "
+                f"{m.range.type}",
+                m.state.domid,
+                m.gfn,
+                m.run.mfn,
+            )
+
+
+@rule()
+def foreign_mapping_holds_a_reference(evidence: Evidence) -> Iterator[Violation]:
+    """Each foreign mapping of a page holds one reference to it, beside the owner's own.
+
+    That is what keeps the page from being given away while another domain can still reach it, and
+    it must be so after the owner is gone as well (one page lingers until its mapper lets go).
+    """
+    mappings: dict[int, int] = defaultdict(int)
+    where: dict[int, Mapped] = {}
+    for m in evidence.mapped:
+        if m.range.type.startswith("map_foreign") and not m.run.is_free:
+            for mfn in range(m.run.mfn, m.run.end):
+                mappings[mfn] += 1
+                where[mfn] = m
+    for mfn, count in mappings.items():
+        page = evidence.pages[mfn]
+        needed = count + (1 if page.is_allocated else 0)
+        if page.references < needed:
+            m = where[mfn]
+            gfn = m.gfn + mfn - m.run.mfn
+            yield Violation(
+                "foreign_mapping_holds_a_reference",
+                f"mfn {mfn:#x} of {evidence.snapshot.owner_name(page.owner)} is mapped by others "
+                f"{count} times (last {m.state.name} gfn {gfn:#x}) and has {page.references} "
+                f"references where {needed} are due",
+                m.state.domid,
+                gfn,
+                mfn,
+            )
+
+
+# -- sums ---------------------------------------------------------------------------------------
+
+
+@rule()
+def page_counts_agree(evidence: Evidence) -> Iterator[Violation]:
+    """A domain's tot_pages and xenheap_pages are the number of pages that name it as owner.
+
+    tot_pages takes extra pages in (4.14 on) and pages that were given up but are still referenced;
+    max_pages is enforced by it, so a drift lets a domain have more than it may, or less.
+    """
+    ram: dict[int, int] = defaultdict(int)
+    heap: dict[int, int] = defaultdict(int)
+    for run in evidence.pages.runs:
+        if not run.owner or run.is_free:
+            continue
+        if run.count_info & XEN_HEAP:
+            heap[run.owner] += run.pages
+        elif not run.count_info & EXTRA and run.count_info & COUNT_MASK:
+            ram[run.owner] += run.pages
+    for state in evidence.living:
+        due = state.tot_pages - state.extra_pages
+        if ram[state.address] != due:
+            yield Violation(
+                "page_counts_agree",
+                f"{state.name} owns {ram[state.address]} pages of RAM; Xen counts {due}",
+                state.domid,
+            )
+        if heap[state.address] != state.xenheap_pages:
+            yield Violation(
+                "page_counts_agree",
+                f"{state.name} owns {heap[state.address]} xenheap pages; Xen counts "
+                f"{state.xenheap_pages}",
+                state.domid,
+            )
+
+
+@rule()
+def highest_gfn_is_known(evidence: Evidence) -> Iterator[Violation]:
+    """p2m.max_mapped_gfn is at or above everything mapped.
+
+    Xen looks at no GFN above it: taking a domain down, a lookup for a foreign mapping and
+    p2m_cache_flush_range() would all pass by what lies there.
+    """
+    for state in evidence.living:
+        if state.physmap.ranges:
+            highest = state.physmap.ranges[-1].end - 1
+            if highest > state.max_mapped_gfn:
+                yield Violation(
+                    "highest_gfn_is_known",
+                    f"{state.name} maps gfn {highest:#x}, above max_mapped_gfn "
+                    f"{state.max_mapped_gfn:#x}",
+                    state.domid,
+                    highest,
+                )
