@@ -28,7 +28,9 @@ def resolve(reference: str, cache: Cache, progress: Progress = quiet) -> Tree:
     """Return the tree that `reference` names; raises UsageError if it names none."""
     kind, colon, rest = reference.partition(":")
     if colon and kind == "debian":
-        raise UsageError("Debian is not read yet")
+        from harness import debian_sources  # python-debian is only imported where it is needed
+
+        return debian_sources.resolve(rest, cache, progress)
     if colon and kind == "git":
         return git_sources.resolve(rest, cache, progress)
     directory = Path(reference).expanduser()

@@ -97,6 +97,17 @@ def read_version(repository: Path, tree: str, reference: str) -> str:
         ) from None
 
 
+def import_directory(repository: Path, directory: Path) -> str:
+    """Store everything below `directory` as a tree object, and return its id."""
+    with tempfile.TemporaryDirectory(prefix="xenverify-index-") as scratch:
+        index = {"GIT_INDEX_FILE": f"{scratch}/index"}
+        git(
+            repository, "--work-tree", directory, "add", "--all", "--force", ".",
+            environment=index,
+        )  # fmt: skip
+        return git(repository, "write-tree", environment=index).decode().strip()
+
+
 def sources(cache: Cache) -> Path:
     """Return the repository for trees that come from no git: unpacked packages and directories."""
     repository = cache.root / "git" / "sources.git"
