@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from harness.programs import require
@@ -45,13 +47,20 @@ def git(
     stdin: bytes = b"",
     environment: Mapping[str, str] | None = None,
     of_user: bool = False,
+    timeout: float | None = None,
 ) -> bytes:
     """Run git on the bare repository or git directory `repository` and return its standard output.
 
     `of_user` lets the user's own git configuration count: for fetching (credentials, proxies).
     """
     return run_git(
-        "--git-dir", repository, *arguments, stdin=stdin, environment=environment, of_user=of_user
+        "--git-dir",
+        repository,
+        *arguments,
+        stdin=stdin,
+        environment=environment,
+        of_user=of_user,
+        timeout=timeout,
     )
 
 
@@ -60,8 +69,12 @@ def run_git(
     stdin: bytes = b"",
     environment: Mapping[str, str] | None = None,
     of_user: bool = False,
+    timeout: float | None = None,
 ) -> bytes:
-    """Run git with `arguments`; raises GitError with what it said if it fails."""
+    """Run git with `arguments`; raises GitError with what it said if it fails.
+
+    After `timeout` seconds subprocess.TimeoutExpired is raised, with what git had printed so far.
+    """
     clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     clean |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     if not of_user:
@@ -72,6 +85,7 @@ def run_git(
         capture_output=True,
         env=clean | dict(environment or {}),
         check=False,
+        timeout=timeout,
     )
     if done.returncode != 0:
         raise GitError(done.stderr.decode(errors="replace"))
@@ -80,6 +94,11 @@ def run_git(
 
 def create_bare(repository: Path) -> None:
     """Create an empty bare repository at `repository` unless there is one."""
-    if not (repository / "HEAD").exists():
-        repository.mkdir(parents=True, exist_ok=True)
-        run_git("init", "--quiet", "--bare", repository)
+    if repository.exists():
+        return
+    repository.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="new-", dir=repository.parent) as aside:
+        run_git("init", "--quiet", "--bare", "--template=", Path(aside) / "git")
+        (Path(aside) / "git" / "objects" / "info").mkdir(exist_ok=True)
+        with suppress(OSError):  # another run was faster
+            (Path(aside) / "git").rename(repository)

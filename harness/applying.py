@@ -1,0 +1,167 @@
+"""A tree and a series in, the tree with it applied (or taken out) out.
+
+Comes in: a `Tree` and a `Series` whose names are that tree's. Goes out: a new `Tree` in the same
+repository, or ChangeError that shows why not. It refuses to know how the series was read.
+
+git does it all, in an index of its own: no work tree, no branch, nothing of a user's is touched,
+and what does not apply leaves nothing behind but unreferenced objects.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness import refusals
+from harness.errors import HarnessError
+from harness.git import GitError, git
+from harness.progress import Progress, quiet
+from harness.references import Tree
+from harness.series import Patch, Series
+from harness.trees import read_identity
+
+
+def apply(tree: Tree, series: Series, *, reverse: bool = False, progress: Progress = quiet) -> Tree:
+    """Return `tree` with the whole series applied, or with `reverse` taken out.
+
+    Raises ChangeError if it does not apply. `progress` hears of every three-way merge.
+    """
+    return apply_each(tree, series, reverse=reverse, progress=progress)[-1]
+
+
+def apply_each(
+    tree: Tree, series: Series, *, reverse: bool = False, progress: Progress = quiet
+) -> list[Tree]:
+    """Return the trees after every patch in the order they apply: with `reverse` the last first."""
+    with _workshop(tree) as workshop:
+        current, trees = tree, list[Tree]()
+        for patch in reversed(series.patches) if reverse else series.patches:
+            name = patch.subject or series.origin
+            try:
+                made = workshop.patched(current.tree, patch, reverse=reverse)
+            except Refused as refused:
+                told = refusals.Attempt(tree, current, series, patch, reverse, refused.lines)
+                raise refusals.explain(told, workshop.applies) from None
+            if made.merged:
+                progress(f"{series.label(patch)} applied by three-way merge")
+            workshop.adopt(current.tree, made.tree)
+            current = replace(
+                current,
+                tree=made.tree,
+                identity=read_identity(tree.repository, made.tree),
+                changes=(*current.changes, f"without {name}" if reverse else name),
+            )
+            trees.append(current)
+        return trees
+
+
+class Refused(Exception):
+    """git would not apply a patch; `lines` are its words, none if the patch changes nothing."""
+
+    def __init__(self, lines: tuple[str, ...]) -> None:
+        super().__init__("; ".join(lines))
+        self.lines = lines
+
+
+@dataclass(frozen=True)
+class Made:
+    """A tree that came of a patch, and whether it took a three-way merge."""
+
+    tree: str
+    merged: bool
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """A repository, an index aside, and where else to look for the blobs a merge needs."""
+
+    repository: Path
+    index: Path
+    environment: dict[str, str]
+
+    def patched(self, tree: str, patch: Patch, *, reverse: bool) -> Made:
+        """Return the tree that `patch` makes of `tree`; raise Refused."""
+        try:
+            plain: str | None = self._try(tree, patch, "--reverse" if reverse else "")
+            refused = Refused(())
+        except GitError as error:
+            plain, refused = None, Refused(error.lines)
+        try:
+            # Where the blob is known that the patch was made for, a merge puts a hunk where it
+            # belongs; a match of context alone may put it elsewhere.
+            made = self._try(tree, patch, "--3way", "--reverse" if reverse else "")
+        except GitError:
+            if plain is None:
+                raise refused from None
+            made = plain
+        if made == tree:  # merged with what is there already: no change at all
+            raise refused
+        return Made(made, merged=made != plain)
+
+    def applies(self, tree: str, series: Series, *, reverse: bool) -> bool:
+        """Whether every patch applies to `tree` as it stands, without any merge."""
+        try:
+            for patch in reversed(series.patches) if reverse else series.patches:
+                tree = self._try(tree, patch, "--reverse" if reverse else "")
+        except GitError:
+            return False
+        return True
+
+    def adopt(self, old: str, new: str) -> None:
+        """Copy what `new` has over `old` into the repository itself.
+
+        git does not write an object that it finds in one of the other stores, and they are only
+        here for as long as this runs.
+        """
+        options = ("-r", "-t", "--raw", "--no-abbrev", "--no-renames")
+        listed = self._git("diff-tree", *options, old, new)
+        entries = (line.split()[3] for line in listed.decode(errors="replace").splitlines())
+        wanted = "\n".join([new, *(entry for entry in entries if entry.strip("0"))]) + "\n"
+        pack = self._git("pack-objects", "--stdout", "--quiet", stdin=wanted.encode())
+        try:
+            git(self.repository, "unpack-objects", "-q", stdin=pack)
+        except GitError as error:
+            raise _broken(self.repository, error) from None
+
+    def _try(self, tree: str, patch: Patch, *options: str) -> str:
+        """Run git apply on an index that holds `tree`; raise GitError if it does not apply."""
+        self._git("read-tree", tree)
+        arguments = ("apply", "--cached", "--whitespace=nowarn", *filter(None, options), "-")
+        git(self.repository, *arguments, stdin=patch.diff, environment=self.environment)
+        return self._git("write-tree").decode().strip()
+
+    def _git(self, *arguments: str, stdin: bytes = b"") -> bytes:
+        """Run a git that fails only if the repository or the disk does."""
+        try:
+            return git(self.repository, *arguments, stdin=stdin, environment=self.environment)
+        except GitError as error:
+            raise _broken(self.repository, error) from None
+
+
+@contextmanager
+def _workshop(tree: Tree) -> Iterator[Workshop]:
+    """Give a workshop whose index goes away at the end."""
+    stores = [
+        str(path)
+        for path in sorted(tree.repository.parent.glob("*.git/objects"))
+        if path.parent != tree.repository
+    ]
+    environment = {}
+    if stores:
+        listed = (f'"{store}"' if os.pathsep in store else store for store in stores)
+        environment["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = os.pathsep.join(listed)
+    with tempfile.TemporaryDirectory(prefix="xenverify-index-") as directory:
+        index = Path(directory) / "index"
+        yield Workshop(tree.repository, index, environment | {"GIT_INDEX_FILE": str(index)})
+
+
+def _broken(repository: Path, error: GitError) -> HarnessError:
+    return HarnessError(
+        f"git failed in {repository}: {error}",
+        evidence=error.lines[-4:],
+        advice="Is the disk full, or the clone it came from gone or damaged?",
+    )
