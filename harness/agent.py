@@ -1,0 +1,466 @@
+"""The agent's mailbox in guest RAM in, results of operations out: the protocol with our kernel.
+
+`image` builds the kernel in guest-kernels/agent, `find_agents` finds every agent that runs on a
+host, `Agent.run` hands one vCPU a batch of operations and waits for its results. What an operation
+means to Xen, this refuses to know. The layout is that of guest-kernels/agent/mailbox.h, and a test
+compares the two.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import struct
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import NamedTuple, Protocol, TypeVar
+
+from harness.cache import Cache
+from harness.errors import HarnessError, XenHung
+from harness.programs import require
+from harness.ram import Ram
+
+SOURCES = Path(__file__).parent.parent / "guest-kernels" / "agent"
+PAGE_SIZE = 4096
+T = TypeVar("T")
+
+# agent.c adds these two when it opens the mailbox, so that no image holds the sum.
+MAGIC = struct.pack("<Q", (0x9D4C2F86A15BE073 + 0x317A0E55C2D8946B) & (2**64 - 1))
+VERSION = 1
+MAX_VCPUS = 8
+OPERATIONS = 8192
+DATA_SIZE = 512 * 1024
+
+HEADER = struct.Struct("<QIIQQQQQQQ")  # struct mailbox, up to `reserved`
+SLOTS_AT = 128
+SLOT = struct.Struct("<QQIIIIQQQQQ")  # struct slot, up to `reserved`
+SLOT_SIZE = 128
+OPERATION = struct.Struct("<II6Q3Q")  # struct operation
+ANSWER = struct.Struct("<4xI48xqQQ")  # what the agent writes of it
+OPERATIONS_AT = PAGE_SIZE
+DATA_AT = OPERATIONS_AT + OPERATIONS * OPERATION.size
+PAGES = (DATA_AT + DATA_SIZE) // PAGE_SIZE
+IDLE_AT = 12
+# The Image header: guest-kernels/agent/start.S.
+IMAGE_SIZE_AT = 0x10
+PRELOADED_AT = 0x40
+MAILBOX_AT = 0x48
+IMAGE_ALIGNMENT = 2 << 20
+
+# The first vCPU's share of the operations; the others divide the rest.
+FIRST_SHARE = 4096
+OTHER_SHARE = (OPERATIONS - FIRST_SHARE) // (MAX_VCPUS - 1)
+
+LOOK_SECONDS = 0.001
+LOOKS_BEFORE_SEARCH = 1000
+
+PSCI_CPU_ON = 0xC4000003  # Arm DEN0022, 64-bit call
+SECONDS = 10.0
+
+
+class Code(IntEnum):
+    """OP_* of mailbox.h."""
+
+    HYPERCALL = 1
+    FIRMWARE = 2
+    LOAD = 3
+    STORE = 4
+    FILL = 5
+    COMPARE = 6
+    COPY = 7
+    FETCH = 8
+    BARRIER = 9
+    AWAIT = 10
+    SLEEP = 11
+    REPEAT = 12
+    STOP = 13
+
+
+class Fault(IntEnum):
+    """FAULT_* of mailbox.h: why an operation has no value."""
+
+    NONE = 0
+    SYNCHRONOUS = 1
+    SERROR = 2
+    UNKNOWN = 3
+
+
+class SlotState(IntEnum):
+    """SLOT_* of mailbox.h: what a vCPU is doing."""
+
+    OFF = 0
+    UP = 1
+    STOPPED = 2
+    DIED = 3
+
+
+class Idle(IntEnum):
+    """IDLE_* of mailbox.h: what a vCPU without work does."""
+
+    SPIN = 0
+    YIELD = 1
+
+
+class AgentDied(XenHung):
+    """An exception that no operation asked for ended the guest: its memory is not what it was."""
+
+
+class Op(NamedTuple):
+    """One operation; make it with the functions below."""
+
+    code: Code
+    arguments: tuple[int, ...] = ()
+
+
+class Result(NamedTuple):
+    """What one operation came to: a signed 64-bit value, or a fault with ESR_EL1 and FAR_EL1."""
+
+    value: int
+    fault: Fault
+    esr: int
+    far: int
+
+
+def hypercall(number: int, *arguments: int) -> Op:
+    """Xen's hypercall `number` with up to five arguments; the value is its x0."""
+    given = tuple(arguments) + (0,) * (5 - len(arguments))
+    return Op(Code.HYPERCALL, (*given, number))
+
+
+def firmware(function: int, *arguments: int) -> Op:
+    """A call by the SMC calling convention, such as PSCI, with up to three arguments."""
+    return Op(Code.FIRMWARE, (function, *arguments))
+
+
+def load(address: int, width: int = 8) -> Op:
+    """Read `width` bytes (1, 2, 4, 8)."""
+    return Op(Code.LOAD, (address, width))
+
+
+def store(address: int, value: int, width: int = 8) -> Op:
+    """Write the low `width` bytes (1, 2, 4, 8) of `value`."""
+    return Op(Code.STORE, (address, width, value))
+
+
+def fill(address: int, size: int, first: int = 0, step: int = 0) -> Op:
+    """Write `size` bytes of 64-bit words: `first`, `first + step`, …"""
+    return Op(Code.FILL, (address, size, first, step))
+
+
+def compare(one: int, other: int, size: int) -> Op:
+    """The value is the offset of the first byte that differs, or `size`."""
+    return Op(Code.COMPARE, (one, other, size))
+
+
+def copy(to: int, source: int, size: int) -> Op:
+    """Copy `size` bytes upwards."""
+    return Op(Code.COPY, (to, source, size))
+
+
+def fetch(address: int) -> Op:
+    """Call the code at `address`, which must return; the value is its x0."""
+    return Op(Code.FETCH, (address,))
+
+
+def barrier() -> Op:
+    """Complete everything done so far (DSB, ISB)."""
+    return Op(Code.BARRIER)
+
+
+def await_value(address: int, value: int, *, nanoseconds: int, width: int = 8) -> Op:
+    """Spin until `value` is at `address`; the value is 1, or 0 when the time was over first."""
+    return Op(Code.AWAIT, (address, width, value, nanoseconds))
+
+
+def sleep(nanoseconds: int) -> Op:
+    """Do nothing, by the generic timer."""
+    return Op(Code.SLEEP, (nanoseconds,))
+
+
+def repeat(operations: int, times: int) -> Op:
+    """Do the `operations` before this one `times` more."""
+    return Op(Code.REPEAT, (operations, times))
+
+
+def stop() -> Op:
+    """The vCPU answers nothing from here on, and waits for interrupts forever."""
+    return Op(Code.STOP)
+
+
+class Watch(Protocol):
+    """Whoever knows whether Xen still runs: a Host."""
+
+    def wait(self, predicate: Callable[[], T | None], seconds: float, what: str) -> T:
+        """Return what `predicate` returns once it is not None; raise what ended the waiting."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the agent says of itself; addresses and sizes are the guest's own, in bytes."""
+
+    address: int
+    size: int
+    image: int
+    end: int
+    fdt: int
+    secondary: int
+    frequency: int
+
+
+class Agent:
+    """One running agent: `offset` is where in `ram` its mailbox begins."""
+
+    def __init__(self, ram: Ram, offset: int, watch: Watch, name: str = "agent") -> None:
+        self.name = name
+        self.offset = offset
+        self._watch = watch
+        self._bytes = ram.view[offset : offset + PAGES * PAGE_SIZE]
+        self._words = self._bytes.cast("Q")
+        _, version, _, *described = HEADER.unpack_from(self._bytes)
+        if version != VERSION:
+            raise HarnessError(f"{name} speaks version {version} of the mailbox, not {VERSION}")
+        self.header = Header(*described)
+        self._prove_pages()
+
+    def _prove_pages(self) -> None:
+        """The guest's pages must follow each other in the machine's memory as well.
+
+        The agent numbered every page after the header in its last word. What was given before boot
+        has gone over the first of them, and a batch of ours over any.
+        """
+        batches = self._words[SLOTS_AT // 8]
+        if batches > 1:
+            return
+        for page in range((DATA_AT if batches else OPERATIONS_AT) // PAGE_SIZE, PAGES):
+            found = self._words[(page + 1) * PAGE_SIZE // 8 - 1]
+            if found != page:
+                raise HarnessError(
+                    f"the mailbox of {self.name} is not contiguous in memory",
+                    evidence=[f"page {page} of {PAGES} holds {found:#x}"],
+                )
+
+    @property
+    def data(self) -> int:
+        """The guest's address of the area for arguments, DATA_SIZE bytes."""
+        return self.header.address + DATA_AT
+
+    def read(self, address: int, size: int) -> bytes:
+        """Bytes of the data area, by guest address."""
+        at = self._within(address, size)
+        return self._bytes[at : at + size].tobytes()
+
+    def write(self, address: int, data: bytes) -> None:
+        """Put bytes into the data area, by guest address."""
+        at = self._within(address, len(data))
+        self._bytes[at : at + len(data)] = data
+
+    def _within(self, address: int, size: int) -> int:
+        at = address - self.header.address
+        if not DATA_AT <= at <= len(self._bytes) - size:
+            raise ValueError(f"{address:#x} (+{size:#x}) is not in the data area")
+        return at
+
+    def set_idle(self, idle: Idle) -> None:
+        """Say what a vCPU does while it has no work."""
+        struct.pack_into("<I", self._bytes, IDLE_AT, idle)
+
+    def run(
+        self, operations: Sequence[Op], vcpu: int = 0, seconds: float = SECONDS
+    ) -> list[Result]:
+        """Run the operations in order on one vCPU; as many batches as it takes.
+
+        Raises XenHung after `seconds` without an answer, AgentDied, or what the host knows better.
+        """
+        results: list[Result] = []
+        share = FIRST_SHARE if vcpu == 0 else OTHER_SHARE
+        for at in range(0, len(operations), share):
+            results += self.run_together({vcpu: operations[at : at + share]}, seconds)[vcpu]
+        return results
+
+    def run_together(
+        self, batches: Mapping[int, Sequence[Op]], seconds: float = SECONDS
+    ) -> dict[int, list[Result]]:
+        """Run one batch on each vCPU named, all at the same time; start those that are off."""
+        for vcpu in batches:
+            self.start(vcpu)
+        for vcpu, operations in batches.items():
+            self._put(vcpu, operations)
+        for vcpu in batches:
+            self._words[self._slot(vcpu) // 8] += 1
+        for vcpu in batches:
+            self._finish(vcpu, seconds)
+        return {vcpu: self._results(vcpu, len(batches[vcpu])) for vcpu in batches}
+
+    def post(self, operations: Sequence[Op], vcpu: int = 0) -> None:
+        """Hand over a batch that will not be answered, such as `stop`."""
+        self._put(vcpu, operations)
+        self._words[self._slot(vcpu) // 8] += 1
+
+    def preloaded_results(self, count: int, seconds: float = SECONDS) -> list[Result]:
+        """The results of the operations given before boot (see `preloaded_image`)."""
+        self._finish(0, seconds)
+        return self._results(0, count)
+
+    def start(self, vcpu: int) -> None:
+        """Start a vCPU that is off, by PSCI; nothing happens to one that is up."""
+        if not 0 <= vcpu < MAX_VCPUS:
+            raise ValueError(f"the agent has no vCPU {vcpu}")
+        if self.state(vcpu) is not SlotState.OFF:
+            return
+        if vcpu == 0:
+            raise HarnessError(f"{self.name} is not up")
+        (answer,) = self.run([firmware(PSCI_CPU_ON, affinity(vcpu), self.header.secondary, vcpu)])
+        if answer.fault or answer.value:
+            raise HarnessError(
+                f"{self.name} has no vCPU {vcpu}: PSCI CPU_ON returned {answer.value}",
+                advice="Give the domain more vCPUs in the scenario.",
+            )
+        self._watch.wait(
+            lambda: self.state(vcpu) is not SlotState.OFF or None,
+            SECONDS,
+            f"{self.name}: vCPU {vcpu} to start",
+        )
+
+    def state(self, vcpu: int) -> SlotState:
+        """What a vCPU is doing."""
+        return SlotState(self._words[self._slot(vcpu) // 8 + 3] >> 32)
+
+    def _slot(self, vcpu: int) -> int:
+        return SLOTS_AT + vcpu * SLOT_SIZE
+
+    def _first(self, vcpu: int) -> int:
+        return 0 if vcpu == 0 else FIRST_SHARE + (vcpu - 1) * OTHER_SHARE
+
+    def _put(self, vcpu: int, operations: Sequence[Op]) -> None:
+        share = FIRST_SHARE if vcpu == 0 else OTHER_SHARE
+        if len(operations) > share:
+            raise ValueError(f"{len(operations)} operations are more than a batch of {share}")
+        at = OPERATIONS_AT + self._first(vcpu) * OPERATION.size
+        data = encode(operations)
+        self._bytes[at : at + len(data)] = data
+        self._words[self._slot(vcpu) // 8 + 2] = len(operations) << 32 | self._first(vcpu)
+
+    def _finish(self, vcpu: int, seconds: float) -> None:
+        words, posted = self._words, self._slot(vcpu) // 8
+
+        def finished() -> bool | None:
+            if words[posted] == words[posted + 1]:
+                return True
+            # Before its slot is up, a vCPU has died at most; stopped ones have answered.
+            return True if words[posted + 3] >> 32 == SlotState.DIED else None
+
+        what = f"{self.name} to answer"
+        self._watch.wait(finished, seconds, what if vcpu == 0 else f"{what} on vCPU {vcpu}")
+        if words[posted] != words[posted + 1]:
+            raise self._death(vcpu)
+
+    def _results(self, vcpu: int, count: int) -> list[Result]:
+        at = OPERATIONS_AT + self._first(vcpu) * OPERATION.size
+        answers = ANSWER.iter_unpack(self._bytes[at : at + count * OPERATION.size])
+        return [
+            Result(value, NO_FAULT, 0, 0) if not fault else Result(value, Fault(fault), esr, far)
+            for fault, value, esr, far in answers
+        ]
+
+    def _death(self, vcpu: int) -> AgentDied:
+        slot = SLOT.unpack_from(self._bytes, self._slot(vcpu))
+        running, vector, esr, far, elr, lr = slot[4], *slot[6:]
+        return AgentDied(
+            f"{self.name} died on vCPU {vcpu} at operation {running}: vector {vector - 1}, "
+            f"ESR {esr:#x}, FAR {far:#x}, ELR {elr:#x}, LR {lr:#x} "
+            f"(it lies at {self.header.image:#x})"
+        )
+
+
+NO_FAULT = Fault.NONE
+
+
+def affinity(vcpu: int) -> int:
+    """The MPIDR affinity Xen gives a vCPU: 16 in a cluster (xen/include/asm-arm/domain.h)."""
+    return vcpu & 0xF | vcpu >> 4 << 8
+
+
+def encode(operations: Sequence[Op]) -> bytes:
+    """The operations as the agent reads them."""
+    pack = OPERATION.pack
+    mask = 2**64 - 1
+    parts = []
+    for code, arguments in operations:
+        given = [argument & mask for argument in arguments]
+        parts.append(pack(code, 0, *given, *ZEROES[len(given) :], 0, 0, 0))
+    return b"".join(parts)
+
+
+ZEROES = (0,) * 6
+
+
+def find_agents(ram: Ram, watch: Watch, kernel: Path, count: int, seconds: float) -> list[Agent]:
+    """The agents of `count` domains that run the image `kernel`, by their place in memory.
+
+    They are looked for where an image that Xen aligned would have its mailbox, which takes
+    microseconds, and after a while everywhere. Raises XenHung after `seconds` without all of them.
+    """
+    with kernel.open("rb") as file:
+        file.seek(MAILBOX_AT)
+        (mailbox,) = struct.unpack("<Q", file.read(8))
+    likely = range(mailbox, ram.size, IMAGE_ALIGNMENT)
+    looks = 0
+
+    def all_there() -> list[int] | None:
+        nonlocal looks
+        looks += 1
+        time.sleep(LOOK_SECONDS)
+        if looks % LOOKS_BEFORE_SEARCH:
+            found = [at for at in likely if ram.view[at : at + len(MAGIC)] == MAGIC]
+        else:
+            found = [at for at in ram.find_all(MAGIC) if at % PAGE_SIZE == 0]
+        return found if len(found) >= count else None
+
+    offsets = watch.wait(all_there, seconds, f"the agent in {count} domain(s)")
+    return [Agent(ram, at, watch, f"the agent at {ram.base + at:#x}") for at in offsets]
+
+
+def image(cache: Cache) -> Path:
+    """The agent as a file Xen can boot, built once from guest-kernels/agent."""
+    require("make")
+    require("aarch64-linux-gnu-gcc")
+    require("aarch64-linux-gnu-objcopy")
+    sources = sorted(path for path in SOURCES.iterdir() if path.is_file())
+    content = hashlib.sha256()
+    for path in sources:
+        content.update(f"{path.name} {path.stat().st_size}\n".encode() + path.read_bytes())
+    return cache.entry("agent", content.hexdigest(), _build) / "agent.bin"
+
+
+def _build(directory: Path) -> None:
+    """Make the agent in `directory`; its sources are only read."""
+    made = subprocess.run(
+        [require("make"), "-s", "-C", SOURCES, f"O={directory}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if made.returncode:
+        raise HarnessError("the agent does not build", evidence=made.stderr.splitlines()[-10:])
+
+
+def preloaded_image(plain: Path, operations: Sequence[Op], destination: Path) -> Path:
+    """An image that runs these operations as soon as it boots, and only then looks for others.
+
+    Nothing of the run then depends on when the host writes: see INSPECTION on repeatable runs.
+    """
+    if len(operations) > OPERATIONS:
+        raise ValueError(f"{len(operations)} operations are more than {OPERATIONS}")
+    shutil.copyfile(plain, destination)
+    with destination.open("r+b") as file:
+        header = file.read(PRELOADED_AT)
+        (size,) = struct.unpack_from("<Q", header, IMAGE_SIZE_AT)
+        file.seek(PRELOADED_AT)
+        file.write(struct.pack("<Q", len(operations)))
+        file.seek(size)
+        file.write(encode(operations))
+    return destination

@@ -1,0 +1,101 @@
+"""A build, a machine and a scenario in; a host whose domains answer out.
+
+This is where Host, which knows no guests, and Domain, which knows no machine, meet. What is done
+with the domains, this refuses to know.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from harness import agent
+from harness.agent import Agent, Idle
+from harness.cache import Cache, default_cache
+from harness.domain import Domain, identify
+from harness.errors import HarnessError
+from harness.hosts import BootableXen, Host
+from harness.machines import Machine
+from harness.scenarios import DomainPlan, Scenario
+
+AGENT_SECONDS = 20.0
+IDLE_DOM0 = "idle"
+"""The name of a plan that is only there because Xen does not boot without a dom0."""
+
+
+class Booted(Host):
+    """A host and the domains on it that an agent runs in; enter it to boot."""
+
+    domains: list[Domain]
+    """In the order of their domids; a dom0 that nobody asked for is not among them."""
+
+    def __init__(
+        self,
+        build: BootableXen,
+        machine: Machine,
+        scenario: Scenario,
+        directory: Path,
+        *,
+        kernel: Path,
+    ) -> None:
+        """`kernel` is the agent's image, for every domain whose plan names no other."""
+        super().__init__(build, machine, scenario, directory, default_kernel=kernel)
+        self._image = kernel
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        try:
+            self.domains = self._meet()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    @property
+    def agents(self) -> list[Agent]:
+        """The agent of each domain."""
+        return [domain.agent for domain in self.domains]
+
+    def domain(self, domid: int) -> Domain:
+        """The domain with this domid, or a HarnessError."""
+        for domain in self.domains:
+            if domain.domid == domid:
+                return domain
+        raise HarnessError(f"no agent runs in a domain d{domid}")
+
+    def _meet(self) -> list[Domain]:
+        """Find the agents, learn which is whose, and send an idle dom0 to sleep."""
+        plans = {d: plan for d, plan in self.scenario.domains.items() if plan.kernel is None}
+        if not plans:
+            return []
+        agents = agent.find_agents(self.ram, self, self._image, len(plans), AGENT_SECONDS)
+        if sum(plan.vcpus for plan in self.scenario.domains.values()) > self.machine.cpus:
+            for one in agents:
+                one.set_idle(Idle.YIELD)
+        by_domid = {identify(one): one for one in agents}
+        if by_domid.keys() != plans.keys():
+            raise HarnessError(f"agents answer in the domains {sorted(by_domid)}, not {[*plans]}")
+        domains = [Domain(by_domid[domid], domid, vcpus=plans[domid].vcpus) for domid in plans]
+        for domain in domains:
+            if _is_idle(plans[domain.domid]):
+                domain.stop()
+        return [domain for domain in domains if not _is_idle(plans[domain.domid])]
+
+
+def _is_idle(plan: DomainPlan) -> bool:
+    return plan.name == IDLE_DOM0
+
+
+def boot(
+    build: BootableXen,
+    machine: Machine,
+    scenario: Scenario,
+    directory: Path,
+    cache: Cache | None = None,
+) -> Booted:
+    """A host to enter: `with boot(build, machine, scenario, directory) as host: host.domains`.
+
+    Its logs are left in `directory`. Raises what Host raises, XenHung if an agent does not come up.
+    """
+    kernel = agent.image(cache or default_cache())
+    return Booted(build, machine, scenario, directory, kernel=kernel)
