@@ -1,15 +1,147 @@
-"""A directory in, the tree of what it holds at this moment out."""
+"""A directory in, the tree of what it holds at this moment out, uncommitted edits included.
+
+Comes in: a path. Goes out: a `Tree` whose object is a copy in a repository of ours. Refuses to
+know: what is done with it. Nothing is ever written into the directory.
+
+In a git work tree the source is what git tracks and what is new and not ignored. Elsewhere it is
+every file but what Xen's own .gitignore files, or PRODUCTS, say is made by a build.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import os
 from pathlib import Path
 
 from harness.cache import Cache
 from harness.errors import UsageError
+from harness.git import GitError, git, run_git
 from harness.progress import Progress, quiet
-from harness.trees import Tree
+from harness.trees import Tree, describe_tree, sources
+
+# What building the hypervisor leaves behind, for a source without .gitignore files: stale objects
+# in a build would be taken for new.
+PRODUCTS = (
+    "*.o", "*.a", "*.d", "*.d2", ".*.cmd", "*.pyc", "*.orig", "*.rej",
+    "/xen/xen", "/xen/xen.*", "/xen/xen-syms*", "/xen/.xen*", "/xen/.banner", "/xen/.config*",
+    "/xen/arch/*/xen.lds", "/xen/arch/*/asm-offsets.s", "/xen/common/config.gz",
+    "/xen/include/asm", "/xen/include/config/", "/xen/include/generated/",
+    "/xen/include/asm-*/asm-offsets.h", "/xen/include/xen/compile.h",
+    "/xen/arch/*/include/generated/", "/xen/tools/symbols", "/xen/tools/fixdep",
+    "/xen/asm-offsets.s", "/xen/source", "/xen/.allconfig.tmp", "/xen/common/config_data.S",
+    "/xen/arch/arm/efi/boot.c", "/xen/arch/arm/efi/ebmalloc.c", "/xen/arch/arm/efi/pe.c",
+    "/xen/arch/arm/efi/runtime.c", "/xen/arch/*/include/asm/asm-offsets.h",
+    "/xen/include/hypercall-defs.i", "/xen/include/xen/hypercall-defs.h",
+    "/xen/xsm/flask/include/*_to_string.h", "/xen/xsm/flask/include/av_permissions.h",
+    "/xen/xsm/flask/include/flask.h", "/xen/xsm/flask/policy.bin", "/xen/xsm/flask/flask-policy.S",
+    "/xen/tools/kconfig/conf", "/xen/tools/kconfig/*.lex.c", "/xen/tools/kconfig/*.tab.[ch]",
+)  # fmt: skip
 
 
-def resolve(_reference: str, _directory: Path, _cache: Cache, _progress: Progress = quiet) -> Tree:
+def resolve(reference: str, directory: Path, cache: Cache, progress: Progress = quiet) -> Tree:
     """Return the tree of `directory` as it stands."""
-    raise UsageError("directories are not read yet")
+    directory = directory.resolve()
+    if not directory.is_dir():
+        raise UsageError(f"{reference} is no directory")
+    if not (directory / "xen" / "Makefile").is_file():
+        raise UsageError(
+            f"{reference} is not the source of a Xen: it has no xen/Makefile",
+            advice="Name the directory that has Xen's top level, with xen/ in it.",
+        )
+    repository = sources(cache)
+    progress(f"reading {reference}")
+    if _is_work_tree(directory):
+        paths = _tracked(directory, reference)
+    else:
+        paths = _found(directory, repository)
+    index = cache.root / "git" / "indexes" / hashlib.sha256(bytes(directory)).hexdigest()[:16]
+    with cache.lock(f"index-{index.name}", progress=progress):
+        try:
+            tree = _import(repository, directory, paths, index)
+        except GitError as error:
+            index.unlink(missing_ok=True)  # it may be what is wrong
+            raise UsageError(
+                f"{reference} cannot be read: {error}", evidence=error.lines[1:4]
+            ) from None
+    return describe_tree(
+        reference=reference,
+        repository=repository,
+        tree=tree,
+        label=f"directory {directory.name} {tree[:10]}",
+    )
+
+
+def _is_work_tree(directory: Path) -> bool:
+    """Say whether a .git belongs to `directory` or to one above that tracks its Makefile."""
+    if (directory / ".git").exists():
+        return True
+    try:
+        return bool(run_git("-C", directory, "ls-files", "--", "xen/Makefile"))
+    except GitError:
+        return False
+
+
+def _tracked(directory: Path, reference: str) -> list[bytes]:
+    """Return the paths that git tracks or would add, deleted ones left out."""
+    try:
+        listing = run_git(
+            "-C", directory, "ls-files", "-z", "--deduplicate",
+            "--cached", "--others", "--exclude-standard",
+            of_user=True,
+        )  # fmt: skip
+    except GitError as error:
+        raise UsageError(
+            f"the git repository of {reference} is damaged: {error}",
+            evidence=error.lines[1:4],
+            advice=f"`git -C {directory} fsck` tells more; a copy without .git is read as it is.",
+        ) from None
+    return listing.split(b"\0")
+
+
+def _found(directory: Path, repository: Path) -> list[bytes]:
+    """Return the paths below a directory that git does not track, without build products."""
+    patterns = [f"--exclude={pattern}" for pattern in (*PRODUCTS, ".git", ".hg", ".pc")]
+    listing = run_git(
+        "-C", directory, "--git-dir", repository, "--work-tree", directory,
+        "ls-files", "-z", "--others", "--exclude-standard", *patterns,
+    )  # fmt: skip
+    return listing.split(b"\0")
+
+
+def _import(repository: Path, directory: Path, paths: list[bytes], index: Path) -> str:
+    """Store the files as a tree object and return its id; the caller holds the lock of `index`.
+
+    The index is kept: git reads again only what has changed since the last time.
+    """
+    index.parent.mkdir(parents=True, exist_ok=True)
+    index.with_suffix(".lock").unlink(missing_ok=True)  # of a run that was killed
+    environment = {"GIT_INDEX_FILE": str(index)}
+    present = {path for path in paths if _is_source(directory, path)}
+    known = set(git(repository, "ls-files", "-z", environment=environment).split(b"\0")) - {b""}
+    _update(repository, directory, environment, known - present, "--force-remove")
+    _update(repository, directory, environment, present, "--add", "--replace")
+    return git(repository, "write-tree", environment=environment).decode().strip()
+
+
+def _update(
+    repository: Path, directory: Path, index: dict[str, str], paths: set[bytes], *options: str
+) -> None:
+    if paths:
+        stdin = b"".join(path + b"\0" for path in sorted(paths))
+        command: tuple[str | Path, ...] = (
+            "--work-tree",
+            directory,
+            "update-index",
+            *options,
+            "-z",
+            "--stdin",
+        )
+        git(repository, *command, stdin=stdin, environment=index)
+
+
+def _is_source(directory: Path, path: bytes) -> bool:
+    """Say whether a listed path is there as a file or link: no submodule, no socket."""
+    if not path or path.endswith(b"/"):
+        return False
+    file = directory / os.fsdecode(path)
+    return file.is_symlink() or file.is_file()

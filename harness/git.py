@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from harness.errors import HarnessError
 from harness.programs import require
 
 # Options for every call. safe.directory: we read repositories of other users, run nothing from
@@ -88,6 +89,9 @@ def run_git(
         timeout=timeout,
     )
     if done.returncode != 0:
+        if b"No space left on device" in done.stderr:
+            said = done.stderr.decode(errors="replace").splitlines()
+            raise HarnessError("git ran out of room", evidence=said[:3], advice="Is the disk full?")
         raise GitError(done.stderr.decode(errors="replace"))
     return done.stdout
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.cache import Cache
-from harness.errors import UsageError
+from harness.errors import HarnessError, UsageError
 from harness.git import GitError, create_bare, git
 
 # What building the hypervisor reads, in every version from 4.11 to master: the FLASK policy where
@@ -54,6 +54,17 @@ class Tree:
     def checkout(self, destination: Path) -> None:
         """Write what the hypervisor's build reads below `destination`, and nothing else."""
         destination.mkdir(parents=True, exist_ok=True)
+        try:
+            self._checkout(destination)
+        except GitError as error:
+            raise HarnessError(
+                f"the source of {self.reference} is damaged or incomplete: {error}",
+                evidence=error.lines[1:4],
+                advice="For a git clone, `git fsck` tells more, and a fresh clone mends it; for"
+                " anything else, `xenverify cache` can remove what was kept.",
+            ) from None
+
+    def _checkout(self, destination: Path) -> None:
         listing = git(self.repository, "ls-tree", "-r", "-z", self.tree, "--", *BUILD_READS)
         with tempfile.TemporaryDirectory(prefix="xenverify-index-") as directory:
             index = {"GIT_INDEX_FILE": f"{directory}/index"}
@@ -111,7 +122,5 @@ def import_directory(repository: Path, directory: Path) -> str:
 def sources(cache: Cache) -> Path:
     """Return the repository for trees that come from no git: unpacked packages and directories."""
     repository = cache.root / "git" / "sources.git"
-    if not (repository / "HEAD").exists():
-        with cache.lock("sources.git"):
-            create_bare(repository)
+    create_bare(repository)
     return repository
