@@ -1,0 +1,58 @@
+"""A case's result in, the lines that tell a person what was done, seen and said, and ways on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness.outcomes import CaseResult
+
+OPERATIONS_SHOWN = 6
+CONSOLE_LINES_SHOWN = 12
+EVIDENCE_LINES_SHOWN = 12
+
+
+def headline(case: CaseResult) -> str:
+    """Return the outcome and the case's id, as pytest's own summary has them."""
+    return f"{case.outcome.upper()} {case.id}"
+
+
+def tell(case: CaseResult) -> list[str]:
+    """Return the lines below the headline, without indentation."""
+    return [*_block("after", _operations(case)), *_block("seen", _seen(case)), *_ways_on(case)]
+
+
+def tell_around(case: CaseResult) -> list[str]:
+    """Return `tell` without what was seen, for where pytest has shown that itself."""
+    return [*_block("after", _operations(case)), *_ways_on(case)]
+
+
+def _operations(case: CaseResult) -> list[str]:
+    return list(case.operations[-OPERATIONS_SHOWN:])
+
+
+def _seen(case: CaseResult) -> list[str]:
+    """pytest marks the assertion and its values with E; the traceback stays in the results."""
+    lines = [line[1:].removeprefix("   ") for line in case.details.splitlines() if line[:1] == "E"]
+    return (lines or [case.message])[:EVIDENCE_LINES_SHOWN]
+
+
+def _ways_on(case: CaseResult) -> Iterator[str]:
+    said = [line.rstrip() for line in case.console.splitlines() if line.strip()]
+    left_out = len(said) - CONSOLE_LINES_SHOWN
+    shown = said[:CONSOLE_LINES_SHOWN]
+    if left_out > 0:
+        shown.append(f"... {left_out} more lines in console.log")
+    yield from _block("Xen said", shown or ["nothing"])
+    if case.again:
+        yield from _block("again", [case.again])
+    if case.directory:
+        yield from _block("qemu", [str(Path(case.directory) / "qemu.sh")])
+        yield from _block("log", [str(Path(case.directory) / "console.log")])
+
+
+def _block(label: str, lines: list[str]) -> Iterator[str]:
+    start = f"{label}:".ljust(10)
+    for line in lines:
+        yield f"{start}{line}".rstrip()
+        start = " " * 10
