@@ -14,20 +14,20 @@ import shutil
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from elftools.elf.elffile import ELFFile
 
 from harness.cache import Cache
-from harness.errors import BuildError
+from harness.errors import BuildError, UsageError
 from harness.programs import require
 from harness.progress import Progress, quiet
 from harness.toolchain import extra_flags, find_toolchain
 from harness.trees import Tree
 
 # Raised whenever the same inputs would give other files than before.
-RECIPE = 1
+RECIPE = 2
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,11 @@ class Build:
     sandboxed: bool
     cached: bool  # whether it was there already
     fingerprint: str  # hash of what is loaded, build-id left out
+
+    @property
+    def version(self) -> str:
+        """The version of its Xen, such as "4.17.5"."""
+        return self.tree.version
 
     def describe(self) -> dict[str, object]:
         """Return what verdict.json says about the build."""
@@ -136,20 +141,36 @@ def build(tree: Tree, options: BuildOptions, cache: Cache, progress: Progress = 
                 "sandboxed": False,
                 **_examine(directory / "xen-syms"),
             }
-            (directory / "build.json").write_text(json.dumps(record))
+            whole = {"build": record, "tree": asdict(tree), "options": asdict(options)}
+            (directory / "build.json").write_text(json.dumps(whole, default=str))
 
     directory = cache.entry("builds", key, make, progress=progress)
-    record = json.loads((directory / "build.json").read_text())
+    return replace(load(directory), tree=tree, options=options, cached=not built)
+
+
+def load(directory: Path) -> Build:
+    """Return the build in `directory`, described by the tree and options it was first made for.
+
+    Raises UsageError if there is none.
+    """
+    try:
+        whole = json.loads((directory / "build.json").read_text())
+    except (OSError, ValueError) as problem:
+        raise UsageError(
+            f"{directory} is no build of ours: {problem}", advice="`xenverify build` makes one."
+        ) from None
+    tree = {**whole["tree"], "repository": Path(whole["tree"]["repository"])}
+    options = {**whole["options"], "kconfig": tuple(map(Path, whole["options"]["kconfig"]))}
     return Build(
         directory,
         directory / "xen",
         directory / "xen-syms",
         directory / "config",
         directory / "build.log",
-        tree,
-        options,
-        cached=not built,
-        **record,
+        Tree(**{**tree, "changes": tuple(tree["changes"])}),
+        BuildOptions(**options),
+        cached=True,
+        **whole["build"],
     )
 
 
