@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 from harness.errors import UsageError
 from harness.machines import Machine
@@ -53,9 +54,24 @@ class Scenario:
         dom0 = {0: self.dom0} if self.dom0 else {}
         return {**dom0, **dict(enumerate(self.domus, start=1))}
 
-    def with_(self, **changes: object) -> Scenario:
-        """A variant of this scenario, such as `scenario.with_(pcpus=2)`."""
-        return replace(self, **changes)  # type: ignore[arg-type]
+    def with_(self, **changes: Any) -> Scenario:
+        """A variant of this scenario, such as `scenario.with_(pcpus=2, vcpus=2, memory_mib=64)`.
+
+        What a scenario has is changed there, what a DomainPlan has in every domain. Raises UsageError
+        for what neither has.
+        """
+        own, theirs = _names(Scenario), _names(DomainPlan)
+        if unknown := changes.keys() - own - theirs:
+            raise UsageError(
+                f"no scenario has {', '.join(sorted(unknown))}",
+                advice="What can be changed: " + ", ".join(sorted(own | theirs)),
+            )
+        plan = {name: value for name, value in changes.items() if name not in own}
+        domains: dict[str, Any] = {
+            "domus": tuple(replace(domu, **plan) for domu in self.domus),
+            "dom0": replace(self.dom0, **plan) if self.dom0 else None,
+        }
+        return replace(self, **{**domains, **{k: v for k, v in changes.items() if k in own}})
 
     def for_version(self, version: str) -> Scenario:
         """What this scenario is on Xen `version`; raises UsageError where it cannot be.
@@ -76,6 +92,19 @@ class Scenario:
         """`machine`, grown to hold these domains."""
         needed = sum(plan.memory_mib for plan in self.domains.values()) + XEN_MIB
         return machine.at_least(cpus=self.pcpus, ram_mib=needed)
+
+
+def _names(kind: type[Scenario | DomainPlan]) -> set[str]:
+    return {field.name for field in fields(kind)}
+
+
+def named(name: str) -> Scenario:
+    """The scenario called `name`; raises UsageError if there is none."""
+    if name not in SCENARIOS:
+        raise UsageError(
+            f"there is no scenario called {name!r}", advice="Scenarios: " + ", ".join(SCENARIOS)
+        )
+    return SCENARIOS[name]
 
 
 def release_of(version: str) -> tuple[int, int]:
