@@ -13,20 +13,35 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Sign:
-    """How the first line of one kind of death looks, behind the prefix "(XEN) "."""
+    """How the first line of one kind of trouble looks, behind the prefix "(XEN) "."""
 
     kind: str
     pattern: re.Pattern[str]
     source: str
+    fatal: bool = True
+    """Whether Xen dies after it, on every version from 4.11 on."""
 
 
-# Xen dies after each of these, on every version from 4.11 on.
 SIGNS = (
     Sign("assertion", re.compile(r"Assertion '.*' failed at "), "xen/include/xen/lib.h"),
     Sign("BUG", re.compile(r"Xen BUG at "), "xen/arch/arm/traps.c, do_bug_frame"),
     Sign("unexpected trap", re.compile(r"CPU\d+: Unexpected Trap: "), "xen/arch/arm/traps.c"),
-    Sign("trap", re.compile(r"[A-Z][A-Za-z ]+ Trap\. Syndrome="), "xen/arch/arm/traps.c"),
+    Sign("trap", re.compile(r"[A-Z][A-Za-z ]+ Trap\. (Syndrome|HSR)="), "xen/arch/arm/traps.c"),
+    Sign("trap", re.compile(r"Hypervisor Trap\. [EH]SR="), "xen/arch/arm/traps.c"),
     Sign("panic", re.compile(r"Panic on CPU \d+:"), "xen/drivers/char/console.c, panic"),
+    # After these Xen runs on, with a domain less or with a warning.
+    Sign(
+        "domain crash", re.compile(r"domain_crash called from "), "xen/include/xen/sched.h", False
+    ),
+    Sign(
+        "domain crash",
+        re.compile(r"Domain \d+ (\(vcpu#\d+\) crashed on|reported crashed by) "),
+        "xen/common/domain.c, __domain_crash",
+        False,
+    ),
+    Sign("warning", re.compile(r"Xen WARN at "), "xen/arch/arm/traps.c, do_bug_frame", False),
+    Sign("undefined behaviour", re.compile(r"UBSAN: "), "xen/common/ubsan/ubsan.c", False),
+    Sign("lock misuse", re.compile(r"CHECKLOCK FAILURE: "), "xen/common/spinlock.c", False),
 )
 # panic() ends with one of these (xen/drivers/char/console.c); nothing of the crash comes after.
 END = re.compile(r"\(XEN\) (Manual reset required|Reboot in five seconds)")
@@ -86,14 +101,20 @@ class Detector:
 
 
 def kind_of(line: str) -> str | None:
-    """The kind of crash that `line` begins, or None.
+    """The kind of crash that `line` begins, or None."""
+    sign = sign_of(line)
+    return sign.kind if sign and sign.fatal else None
+
+
+def sign_of(line: str) -> Sign | None:
+    """What `line` is the first of, fatal or not, or None.
 
     Xen's prefix may stand inside a line: behind what dom0 wrote without ending its line.
     """
     if PREFIX not in line or GUEST.match(line):
         return None
     said = line.partition(PREFIX)[2]
-    return next((sign.kind for sign in SIGNS if sign.pattern.match(said)), None)
+    return next((sign for sign in SIGNS if sign.pattern.match(said)), None)
 
 
 def detect(text: str) -> Crash | None:

@@ -36,7 +36,7 @@ class Module:
     address: int
     size: int
     kind: str
-    """What Xen's tree calls it: "kernel" or "device-tree"."""
+    """What Xen's tree calls it: "kernel", "ramdisk" or "device-tree"."""
 
     @property
     def loader(self) -> str:
@@ -56,6 +56,8 @@ def place(
     placed: dict[int, list[Module]] = {}
     for domid, plan in domains.items():
         files = [(plan.kernel or kernel, "kernel")]
+        if plan.ramdisk is not None:
+            files.append((plan.ramdisk, "ramdisk"))
         if plan.fragment is not None:
             files.append((plan.fragment, "device-tree"))
         for file, kind in files:

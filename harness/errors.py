@@ -1,7 +1,7 @@
-"""The ways to go wrong, each with its exit code; Xen's failures and the harness's own never share a type.
+"""The ways to go wrong, each with its exit code; Xen's failures and our own never share a type.
 
-Comes in: nothing. Goes out: exception classes. `XenverifyError` and what derives from it mean that no
-answer about Xen could be had; `XenFailure` and what derives from it *is* an answer about Xen.
+Comes in: nothing. Goes out: exception classes. `XenverifyError` and what derives from it mean that
+no answer about Xen could be had; `XenFailure` and what derives from it *is* an answer about Xen.
 """
 
 from __future__ import annotations
@@ -53,11 +53,16 @@ class BuildError(XenverifyError):
 
 
 class HarnessError(XenverifyError):
-    """The harness or its machine failed: a program missing, a disk full, QEMU killed from outside."""
+    """The harness or its machine failed: a program missing, a disk full, QEMU killed."""
 
 
 class XenFailure(Exception):
-    """What Xen itself did wrong while it ran under QEMU: never the harness's fault, always an outcome."""
+    """What Xen itself did wrong under QEMU: never the harness's fault, always an outcome."""
+
+    def __init__(self, message: str, *, evidence: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.evidence = tuple(evidence)
 
 
 class XenCrashed(XenFailure):

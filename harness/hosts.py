@@ -22,6 +22,7 @@ from harness.console import Console
 from harness.errors import HarnessError, XenCrashed, XenExited, XenHung
 from harness.machines import Machine
 from harness.programs import require
+from harness.pulse import Pulse
 from harness.qemu_process import QemuProcess
 from harness.qmp import Monitor
 from harness.ram import Ram
@@ -35,8 +36,11 @@ SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=de
 BOOT_SECONDS = 30.0
 # Xen says its last word right after its first; longer than this, and it died of dying.
 LAST_WORD_SECONDS = 0.8
+SOCKET_BUFFER = 1 << 20  # as much of it as the kernel allows
 # While waiting: this long without sleeping at all, for most answers take microseconds.
 SPIN_SECONDS = 0.002
+SECONDS_WITHOUT_DOUBT = 0.5  # before this, nobody looks whether the machine still lives
+LAST_WORDS = 12  # lines of the console shown with a hang
 NAP_SECONDS = 0.0005
 
 
@@ -93,6 +97,9 @@ class Host:
     def __enter__(self) -> Self:
         try:
             self._boot()
+        except OSError as problem:
+            self.close()
+            raise HarnessError(f"the host cannot be set up: {problem}") from problem
         except BaseException:
             self.close()
             raise
@@ -118,19 +125,43 @@ class Host:
     def wait(self, predicate: Callable[[], Value | None], seconds: float, what: str) -> Value:
         """Return what `predicate` gives as soon as that is neither None nor False.
 
-        Raises what `check` raises, and XenHung if `what` did not come in `seconds`.
+        Raises what `check` raises, and XenHung as soon as there are signs that `what` will not
+        come, or else after `seconds` in which QEMU had a CPU to run on.
         """
         began = time.monotonic()
+        pulse: Pulse | None = None
         while True:
             value = predicate()
             if value is not None and value is not False:
                 return value
             self.check()
             waited = time.monotonic() - began
-            if waited > seconds:
-                raise XenHung(f"{what} did not come within {seconds:g} s")
+            if waited > SECONDS_WITHOUT_DOUBT:
+                pulse = pulse or self._alive(lambda: Pulse(self.process, self.qmp))
+                self._judge(pulse, waited, seconds, what)
             if waited > SPIN_SECONDS:
                 time.sleep(NAP_SECONDS)
+
+    def _judge(self, pulse: Pulse, waited: float, seconds: float, what: str) -> None:
+        """Raise XenHung if it is time to give up."""
+        reason = self._alive(lambda: pulse.look(self.console.mark()))
+        if reason is None and waited - pulse.starved_seconds() > seconds:
+            reason = f"nothing came in {waited:.1f} s"
+        if reason is not None:
+            raise XenHung(f"waited in vain for {what}: {reason}", evidence=self._last_words())
+
+    def _alive(self, look: Callable[[], Value]) -> Value:
+        """What `look` finds; if QEMU goes away under its eyes, raise why it went."""
+        try:
+            return look()
+        except (HarnessError, OSError):
+            self.process.status(seconds=0.1)
+            self.check()
+            self.process.refuse_stopped()
+            raise
+
+    def _last_words(self) -> list[str]:
+        return self.console.text.splitlines()[-LAST_WORDS:]
 
     def pause(self) -> None:
         """Stop every CPU."""
@@ -161,18 +192,20 @@ class Host:
         self.qmp = Monitor(ours[1])
         self._open.callback(self.console.close)
         self._open.callback(self.qmp.close)
+        self._open.callback(self.process.end)  # before the others: its last words are to be heard
         self._prove_build()
         self.boot_seconds = time.monotonic() - began
 
     def _device_tree(self) -> tuple[Path, list[devicetree.Module]]:
         domains = self.scenario.domains
         placed = devicetree.place(self.machine, domains, self._kernel)
-        bootargs = [XEN_BOOTARGS, *self.scenario.xen_args]
+        bootargs = list(self.scenario.xen_args)
         if self.scenario.dom0:
             bootargs += [
                 f"dom0_mem={self.scenario.dom0.memory_mib}M",
                 f"dom0_max_vcpus={self.scenario.dom0.vcpus}",
             ]
+        bootargs.append(XEN_BOOTARGS)  # the last word counts
         board = devicetree.board_tree(self.machine)
         path = self.directory / "host.dtb"
         path.write_bytes(devicetree.compose(board, " ".join(bootargs), domains, placed))
@@ -189,6 +222,9 @@ class Host:
         log = str(self.directory / "console.log").replace(",", ",,")
         for name, more in (("console", f",logfile={log}"), ("qmp", "")):
             mine, its = socket.socketpair()
+            # Each character takes a packet of its own: by default hardly 300 would find room, and
+            # QEMU with its guest would wait for us to read.
+            its.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER)
             theirs.enter_context(its)
             self._open.callback(mine.close)
             ours.append(mine)
@@ -214,7 +250,7 @@ class Host:
     def _raise_what_happened(self) -> None:
         crash = self.console.crash(LAST_WORD_SECONDS)
         if crash is not None:
-            raise XenCrashed(crash.headline)
+            raise XenCrashed(crash.headline, evidence=crash.lines)
         status = self.process.status(seconds=1.0)
         self.console.drain()
         if status is None:
@@ -229,7 +265,9 @@ class Host:
         if status > 0:
             raise HarnessError(f"QEMU failed with exit status {status}", evidence=self._evidence())
         reason = self.qmp.shutdown_reason() or "it did not say why"
-        raise XenExited(f"QEMU ended by itself: {reason}")
+        if reason.startswith("host-"):
+            raise HarnessError(f"QEMU was told to end: {reason}", evidence=self._evidence())
+        raise XenExited(f"QEMU ended by itself: {reason}", evidence=self._last_words())
 
     def _evidence(self) -> list[str]:
         return [shlex.join(self.command), *self.process.said()]

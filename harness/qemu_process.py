@@ -62,6 +62,15 @@ class QemuProcess:
                 return self._process.wait(seconds)
         return self._process.poll()
 
+    def refuse_stopped(self) -> None:
+        """Raise HarnessError if a signal or a debugger holds it: then nothing of it will answer."""
+        try:
+            state = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:  # it has gone
+            return
+        if state in ("T", "t"):
+            raise HarnessError("QEMU was stopped from outside, by a signal or a debugger")
+
     def said(self) -> list[str]:
         """What QEMU itself, not its guest, wrote."""
         return self.log.read_text(errors="replace").splitlines()
@@ -70,10 +79,13 @@ class QemuProcess:
         """Ask it to end, then make it."""
         if self.status() is not None:
             return
-        self._signal(signal.SIGTERM)
-        if self.status(SECONDS_TO_END) is None:
-            self._signal(signal.SIGKILL)
-            self._process.wait()
+        try:
+            self._signal(signal.SIGTERM)
+            self.status(SECONDS_TO_END)
+        finally:  # also when a Ctrl-C cuts the waiting short
+            if self.status() is None:
+                self._signal(signal.SIGKILL)
+                self._process.wait()
 
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -35,6 +35,8 @@ class DomainPlan:
     """More of its device tree node, as raw values; of a domU only."""
     fragment: Path | None = None
     """A partial device tree passed to it as the module `multiboot,device-tree`; of a domU only."""
+    ramdisk: Path | None = None
+    """A file Xen puts into its RAM, and names in its device tree as Linux' initial ramdisk."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,8 @@ class Scenario:
     def with_(self, **changes: Any) -> Scenario:
         """A variant of this scenario, such as `scenario.with_(pcpus=2, vcpus=2, memory_mib=64)`.
 
-        What a scenario has is changed there, what a DomainPlan has in every domain. Raises UsageError
-        for what neither has.
+        What a scenario has is changed there, what a DomainPlan has in every domain. Raises
+        UsageError for what neither has.
         """
         own, theirs = _names(Scenario), _names(DomainPlan)
         if unknown := changes.keys() - own - theirs:

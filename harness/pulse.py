@@ -1,0 +1,156 @@
+"""A QEMU that keeps somebody waiting in, the reason why it will not answer any more out.
+
+A time limit says that something is wrong, late and without saying what. Two signs say it earlier:
+a machine that uses no CPU time although it owes an answer waits for an interrupt that will not
+come; and a CPU that stays in a few instructions of Xen spins on something that will not happen.
+What the machine was asked, this does not know.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import HarnessError
+from harness.qemu_process import QemuProcess
+from harness.qmp import Monitor
+
+# A look costs up to 5 ms and stops the machine for most of it.
+SECONDS_BETWEEN_LOOKS = 0.1
+# How long everything has to stand still until it is called idle, and how much it may still use.
+IDLE_SECONDS = 1.0
+IDLE_SHARE = 0.05
+# How long a CPU has to stay in how many bytes of Xen's code until it is called spinning. Xen's own
+# delay loops, at boot, are interrupted by what it says about them.
+SPIN_SECONDS = 2.0
+SPIN_BYTES = 256
+SPIN_SHARE = 0.3
+LOOKS_THAT_CONVINCE = 8
+
+_CPU = re.compile(r"CPU#(\d+)\s+PC=([0-9a-f]+).*?PSTATE=[0-9a-f]+ \S+ EL(\d)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What was seen of the machine at one moment; times in seconds."""
+
+    time: float
+    used: dict[int, float]
+    """CPU time by QEMU's thread."""
+    queued: dict[int, float]
+    """Time it was ready to run but had no CPU of ours, by QEMU's thread."""
+    pcs: dict[int, tuple[int, int]]
+    """Exception level and PC, by CPU."""
+
+
+class Pulse:
+    """Looks at a QEMU again and again, while somebody waits for it."""
+
+    def __init__(self, process: QemuProcess, qmp: Monitor) -> None:
+        self._process = process
+        self._tasks = Path(f"/proc/{process.pid}/task")
+        self._qmp = qmp
+        self._refuse_stopped()
+        self._threads = {
+            cpu["cpu-index"]: cpu["thread-id"] for cpu in qmp.execute("query-cpus-fast")
+        }
+        self._looks: deque[_Look] = deque()
+        self._first = self._look()
+        self._looks.append(self._first)
+        self._console = 0
+
+    def starved_seconds(self) -> float:
+        """How long, since the first look, QEMU was ready to run and our machine was too busy."""
+        last = self._looks[-1]
+        return max(
+            last.queued[thread] - self._first.queued.get(thread, 0) for thread in last.queued
+        )
+
+    def look(self, console: int) -> str | None:
+        """Why no answer will come, or None; `console` is how much Xen has said so far.
+
+        Does nothing but once in 0.1 s. Raises HarnessError when somebody stopped QEMU.
+        """
+        if time.monotonic() - self._looks[-1].time < SECONDS_BETWEEN_LOOKS:
+            return None
+        if console != self._console:  # it lives
+            self._console = console
+            self._looks.clear()
+        self._refuse_stopped()
+        self._looks.append(self._look())
+        while self._looks[-1].time - self._looks[0].time > 2 * SPIN_SECONDS:
+            self._looks.popleft()
+        return self._idle() or self._spinning()
+
+    def _refuse_stopped(self) -> None:
+        """Raise HarnessError if QEMU runs no guest because of somebody else."""
+        self._process.refuse_stopped()
+        status = self._qmp.execute("query-status")["status"]
+        if status != "running":
+            raise HarnessError(f"QEMU does not run its guest: it is {status!r}")
+
+    def _look(self) -> _Look:
+        used, queued = {}, {}
+        for thread in self._tasks.iterdir():
+            # Both in nanoseconds (Documentation/scheduler/sched-stats.rst in Linux).
+            times = thread.joinpath("schedstat").read_text().split()
+            used[int(thread.name)], queued[int(thread.name)] = (int(t) / 1e9 for t in times[:2])
+        # A CPU's PC is only true while it stands still: QEMU keeps it up to date at exits.
+        self._qmp.execute("stop")
+        try:
+            registers = self._qmp.execute("human-monitor-command", command_line="info registers -a")
+        finally:
+            self._qmp.execute("cont")
+        pcs = {int(m[1]): (int(m[3]), int(m[2], 16)) for m in _CPU.finditer(registers)}
+        return _Look(time.monotonic(), used, queued, pcs)
+
+    def _since(self, seconds: float) -> list[_Look]:
+        """The looks of the last `seconds`, or nothing while there are too few to conclude from."""
+        last = self._looks[-1].time
+        if last - self._looks[0].time < seconds:
+            return []
+        recent = [look for look in self._looks if look.time >= last - seconds]
+        return recent if len(recent) >= LOOKS_THAT_CONVINCE else []
+
+    def _idle(self) -> str | None:
+        looks = self._since(IDLE_SECONDS)
+        if not looks:
+            return None
+        first, last = looks[0], looks[-1]
+        wanted = sum(
+            last.used[thread]
+            - first.used.get(thread, 0)
+            + last.queued[thread]
+            - first.queued.get(thread, 0)
+            for thread in self._threads.values()
+            if thread in last.used
+        )
+        if wanted > IDLE_SHARE * (last.time - first.time):
+            return None
+        places = ", ".join(f"CPU {cpu} {_place(*at)}" for cpu, at in last.pcs.items())
+        return f"every CPU sleeps: {places}"
+
+    def _spinning(self) -> str | None:
+        looks = self._since(SPIN_SECONDS)
+        for cpu, thread in self._threads.items() if looks else ():
+            places = [look.pcs.get(cpu) for look in looks]
+            pcs = [place[1] for place in places if place is not None and place[0] == 2]
+            if len(pcs) < len(places) or max(pcs) - min(pcs) > SPIN_BYTES:
+                continue
+            if _busy(looks[0], looks[-1], thread):
+                return f"CPU {cpu} {_place(2, pcs[-1])} and does not get out of there"
+        return None
+
+
+def _busy(first: _Look, last: _Look, thread: int) -> bool:
+    used = last.used.get(thread, 0) - first.used.get(thread, 0)
+    queued = last.queued.get(thread, 0) - first.queued.get(thread, 0)
+    return used > SPIN_SHARE * (last.time - first.time - queued)
+
+
+def _place(level: int, pc: int) -> str:
+    where = "Xen" if level == 2 else "a guest"
+    return f"is in {where} at {pc:#x}"
