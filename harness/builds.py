@@ -11,23 +11,41 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
+import stat
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Event
 
-from elftools.elf.elffile import ELFFile
-
-from harness.cache import Cache
-from harness.errors import BuildError, UsageError
+from harness import kconfig
+from harness.buildlog import decisive_lines, ran_out_of_room
+from harness.cache import NEVER, Cache, Cancelled, DamagedEntryError
+from harness.errors import BuildError
 from harness.programs import require
 from harness.progress import Progress, quiet
-from harness.toolchain import extra_flags, find_toolchain
+from harness.sandbox import Sandbox
+from harness.toolchain import HOST_PROGRAMS, extra_flags, find_toolchain
 from harness.trees import Tree
+from harness.xenbinary import NotXenError, identify
 
 # Raised whenever the same inputs would give other files than before.
-RECIPE = 2
+RECIPE = 1
+# File of the entry: where the build leaves it.
+PRODUCTS = {"xen": "xen/xen", "xen-syms": "xen/xen-syms", "config": "xen/.config"}
+LOG = "build.log"
+RECORD = "build.json"
+# What Xen would otherwise say of time and place; equal sources must give equal bytes.
+EPOCH = 0
+IDENTITY = {
+    "XEN_BUILD_DATE": "undated",
+    "XEN_BUILD_TIME": "undated",
+    "XEN_BUILD_HOST": "xenverify",
+    "XEN_DOMAIN": "invalid",
+    "XEN_WHOAMI": "xenverify",
+}
+AT_ONCE = 2
 
 
 @dataclass(frozen=True)
@@ -53,16 +71,11 @@ class Build:
     tree: Tree
     options: BuildOptions
     compiler: str
-    seconds: float  # how long make took, when it was built
+    seconds: float  # how long configuring and making took, when it was built
     build_id: str  # hex
     sandboxed: bool
     cached: bool  # whether it was there already
     fingerprint: str  # hash of what is loaded, build-id left out
-
-    @property
-    def version(self) -> str:
-        """The version of its Xen, such as "4.17.5"."""
-        return self.tree.version
 
     def describe(self) -> dict[str, object]:
         """Return what verdict.json says about the build."""
@@ -87,98 +100,62 @@ class Build:
         }
 
 
-def build(tree: Tree, options: BuildOptions, cache: Cache, progress: Progress = quiet) -> Build:
-    """Return the built Xen of `tree`, from the cache or by building it; BuildError if it cannot."""
-    toolchain = find_toolchain(options.arch, options.cc)
-    inputs = {
-        "recipe": RECIPE,
-        "identity": tree.identity,
-        "compiler": toolchain.description,
-        "options": {**asdict(options), "kconfig": []},
-    }
-    key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
-    built = False
+def build(
+    tree: Tree,
+    options: BuildOptions,
+    cache: Cache,
+    progress: Progress = quiet,
+    *,
+    cancelled: Event = NEVER,
+) -> Build:
+    """Return the built Xen of `tree`, from the cache or by building it.
 
-    def make(directory: Path) -> None:
-        nonlocal built
-        built = True
-        progress(f"building {tree.label}")
-        with cache.scratch("build") as scratch:
-            tree.checkout(scratch)
-            started = time.monotonic()
-            shutil.copy(
-                scratch / "xen/arch/arm/configs" / toolchain.defconfig, scratch / "xen/.config"
-            )
-            with (scratch / "xen/.config").open("a") as config:
-                config.write(
-                    f"\nCONFIG_DEBUG={'y' if options.debug else 'n'}\nCONFIG_DEBUG_INFO=y\n"
-                )
-            words = [
-                str(require("make")),
-                "-C",
-                str(scratch / "xen"),
-                f"XEN_TARGET_ARCH={options.arch}",
-                f"CROSS_COMPILE={toolchain.prefix}",
-                f"CC={toolchain.compiler}",
-                f"EXTRA_CFLAGS_XEN_CORE={' '.join(['-g', *extra_flags(tree.release)])}",
-                "XEN_BUILD_DATE=",
-                "XEN_BUILD_TIME=",
-                "XEN_BUILD_HOST=xenverify",
-                "XEN_DOMAIN=",
-                "XEN_WHOAMI=xenverify",
-            ]
-            with (directory / "build.log").open("w") as log:
-                for goal in (["olddefconfig"], [f"-j{os.cpu_count()}"]):
-                    done = subprocess.run([*words, *goal], stdout=log, stderr=log, check=False)
-                    if done.returncode:
-                        lines = (directory / "build.log").read_text().splitlines()
-                        raise BuildError(f"{tree.label} does not build", evidence=lines[-10:])
-            for name, kept in (("xen", "xen"), ("xen-syms", "xen-syms"), (".config", "config")):
-                shutil.copy(scratch / "xen" / name, directory / kept)
-            record = {
-                "seconds": time.monotonic() - started,
-                "compiler": toolchain.description,
-                "sandboxed": False,
-                **_examine(directory / "xen-syms"),
-            }
-            whole = {"build": record, "tree": asdict(tree), "options": asdict(options)}
-            (directory / "build.json").write_text(json.dumps(whole, default=str))
-
-    directory = cache.entry("builds", key, make, progress=progress)
-    return replace(load(directory), tree=tree, options=options, cached=not built)
-
-
-def load(directory: Path) -> Build:
-    """Return the build in `directory`, described by the tree and options it was first made for.
-
-    Raises UsageError if there is none.
+    Raises BuildError if Xen does not build, HarnessError if the machine is at fault; an interrupt
+    or `cancelled` leaves no process and no half entry behind.
     """
-    try:
-        whole = json.loads((directory / "build.json").read_text())
-    except (OSError, ValueError) as problem:
-        raise UsageError(
-            f"{directory} is no build of ours: {problem}", advice="`xenverify build` makes one."
-        ) from None
-    tree = {**whole["tree"], "repository": Path(whole["tree"]["repository"])}
-    options = {**whole["options"], "kconfig": tuple(map(Path, whole["options"]["kconfig"]))}
+    job = _Job(tree, options, cache, progress, cancelled)
+    directory = cache.entry(
+        "builds", job.key, job.make, check=_check, progress=progress, cancelled=cancelled
+    )
+    record = json.loads((directory / RECORD).read_bytes())
     return Build(
-        directory,
-        directory / "xen",
-        directory / "xen-syms",
-        directory / "config",
-        directory / "build.log",
-        Tree(**{**tree, "changes": tuple(tree["changes"])}),
-        BuildOptions(**options),
-        cached=True,
-        **whole["build"],
+        directory=directory,
+        xen=directory / "xen",
+        syms=directory / "xen-syms",
+        config=directory / "config",
+        log=directory / LOG,
+        tree=tree,
+        options=options,
+        cached=not job.made,
+        **record,
     )
 
 
 def build_all(
     jobs: Sequence[Tree], options: BuildOptions, cache: Cache, progress: Progress = quiet
 ) -> list[Build]:
-    """Build all trees with the same options; both sides at once when cores allow."""
-    return [build(tree, options, cache, progress) for tree in jobs]
+    """Build all `jobs` with the same options, several at once, and return them in their order.
+
+    The first that fails ends the others.
+    """
+    cancelled = Event()
+    distinct = list({tree.identity: tree for tree in jobs}.values())
+    with ThreadPoolExecutor(max_workers=AT_ONCE) as executor:
+        try:
+            started = {
+                tree.identity: executor.submit(
+                    build, tree, options, cache, progress, cancelled=cancelled
+                )
+                for tree in distinct
+            }
+            wait(started.values(), return_when=FIRST_EXCEPTION)
+        finally:
+            cancelled.set()
+    failures = [error for future in started.values() if (error := future.exception()) is not None]
+    for error in sorted(failures, key=lambda error: isinstance(error, Cancelled)):
+        raise error
+    built = {identity: future.result() for identity, future in started.items()}
+    return [replace(built[tree.identity], tree=tree) for tree in jobs]
 
 
 def identical(a: Build, b: Build) -> bool:
@@ -186,18 +163,156 @@ def identical(a: Build, b: Build) -> bool:
     return a.fingerprint == b.fingerprint
 
 
-def _examine(syms: Path) -> dict[str, str]:
-    """Read build-id and fingerprint from xen-syms."""
-    digest = hashlib.sha256()
-    build_id = ""
-    with syms.open("rb") as file:
-        elf = ELFFile(file)
-        for section in elf.iter_sections():
-            if section.name == ".note.gnu.build-id":
-                build_id = section.data()[16:].hex()
-            elif section["sh_flags"] & 2:
-                digest.update(
-                    f"{section.name} {section['sh_addr']} {section['sh_size']}\n".encode()
-                )
-                digest.update(section.data())
-    return {"build_id": build_id, "fingerprint": digest.hexdigest()}
+class _Job:
+    """One build: what it depends on, and how it is made in an empty directory of the cache."""
+
+    def __init__(
+        self, tree: Tree, options: BuildOptions, cache: Cache, progress: Progress, cancelled: Event
+    ) -> None:
+        self.made = False
+        self._tree = tree
+        self._options = options
+        self._cache = cache
+        self._progress = progress
+        self._cancelled = cancelled
+        self._toolchain = find_toolchain(options.arch, options.cc)
+        self._wishes = [
+            kconfig.Wish("CONFIG_DEBUG", "y" if options.debug else kconfig.OFF, "xenverify"),
+            *(wish for path in options.kconfig for wish in kconfig.read_fragment(path)),
+        ]
+
+    @property
+    def key(self) -> str:
+        """Return the hash of everything that the built files depend on."""
+        inputs = (
+            RECIPE,
+            self._tree.identity,
+            self._toolchain.arch,
+            str(self._toolchain.compiler),
+            self._toolchain.description,
+            [str(wish) for wish in self._wishes],
+            self._options.sandbox,
+            shutil.which("checkpolicy") is not None,  # Xen's kconfig looks for it
+        )
+        return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:32]
+
+    def make(self, directory: Path) -> None:
+        """Build into `directory`."""
+        self.made = True
+        for program in HOST_PROGRAMS:
+            require(program)
+        self._progress(f"building {self._tree.label}")
+        with self._cache.scratch("build") as source:
+            sandbox = self._sandbox(source)
+            sandbox.check()
+            self._tree.checkout(source)
+            started = time.monotonic()
+            self._configure(sandbox, directory / LOG)
+            self._run_make(sandbox, directory / LOG, f"-j{len(os.sched_getaffinity(0))}")
+            seconds = time.monotonic() - started
+            for name, product in PRODUCTS.items():
+                _take(source, product, directory / name)
+        try:
+            found = identify(directory / "xen-syms")
+        except NotXenError as error:
+            raise BuildError(f"{self._tree.label} builds no usable xen-syms: {error}") from None
+        record = {
+            "compiler": self._toolchain.description,
+            "seconds": seconds,
+            "sandboxed": self._options.sandbox,
+            "build_id": found.build_id,
+            "fingerprint": found.fingerprint,
+        }
+        (directory / RECORD).write_text(json.dumps(record))
+
+    def _sandbox(self, source: Path) -> Sandbox:
+        """Return the place to build in.
+
+        Of the compiler cache, code under review may only read: what it wrote there could get into
+        later builds of other trees.
+        """
+        ccache = None
+        if shutil.which("ccache") is not None:
+            ccache = self._cache.root / "ccache"
+            ccache.mkdir(parents=True, exist_ok=True)
+        return Sandbox(
+            directory=source,
+            readable=self._toolchain.homes,
+            ccache=ccache,
+            ccache_writable=not self._tree.changes,
+            confined=self._options.sandbox,
+        )
+
+    def _configure(self, sandbox: Sandbox, log: Path) -> None:
+        """Make .config from Xen's defconfig and the wishes, and see that they took."""
+        config = sandbox.directory / "xen" / ".config"
+        defconfig = (sandbox.directory / self._toolchain.defconfig).read_text()
+        config.write_text(kconfig.merge(defconfig, self._wishes))
+        self._run_make(sandbox, log, "olddefconfig")
+        kconfig.check(config.read_text(), self._wishes, self._tree.label)
+        os.utime(config, (EPOCH, EPOCH))  # gzip of Xen 4.14 puts the time into the binary
+
+    def _run_make(self, sandbox: Sandbox, log: Path, goal: str) -> None:
+        """Run make in the source's xen/; raises BuildError with the log's decisive lines."""
+        make = require("make")
+        command = (make, "-C", sandbox.inside / "xen", *self._variables(sandbox), goal)
+        with log.open("ab") as output:
+            status = sandbox.run(
+                command,
+                environment=self._environment(sandbox),
+                log=output,
+                cancelled=self._cancelled,
+            )
+        if status != 0:
+            text = log.read_text(errors="replace")
+            if ran_out_of_room(text):
+                raise self._cache.full()
+            raise BuildError(f"{self._tree.label} does not build", evidence=decisive_lines(text))
+
+    def _variables(self, sandbox: Sandbox) -> list[str]:
+        """Return the variables that make gets on its command line, where no makefile can differ."""
+        toolchain = self._toolchain
+        flags = [
+            "-g",
+            f"-ffile-prefix-map={sandbox.inside}=/xen",
+            *extra_flags(self._tree.release),
+        ]
+        compiler = f"ccache {toolchain.compiler}" if sandbox.ccache else str(toolchain.compiler)
+        variables = {
+            "XEN_TARGET_ARCH": toolchain.arch,
+            "CROSS_COMPILE": toolchain.prefix,
+            "CC": compiler,
+            "EXTRA_CFLAGS_XEN_CORE": " ".join(flags),
+            **IDENTITY,
+        }
+        return [f"{name}={value}" for name, value in variables.items()]
+
+    def _environment(self, sandbox: Sandbox) -> dict[str, str]:
+        """Return the whole environment of a build; nothing of the user's gets in."""
+        environment = {
+            "PATH": "/usr/local/bin:/usr/bin:/bin",
+            "HOME": str(sandbox.inside),
+            "LC_ALL": "C",
+            "TZ": "UTC",
+            "SOURCE_DATE_EPOCH": str(EPOCH),
+        }
+        if sandbox.ccache_inside is not None:
+            environment["CCACHE_DIR"] = str(sandbox.ccache_inside)
+            if not sandbox.ccache_writable:
+                environment |= {"CCACHE_READONLY": "1", "CCACHE_TEMPDIR": "/tmp"}
+        return environment
+
+
+def _take(source: Path, product: str, destination: Path) -> None:
+    """Copy a file that a build left; the build may have put a link or a pipe in its place."""
+    path = source / product
+    if path.resolve() != source.resolve() / product or not stat.S_ISREG(path.lstat().st_mode):
+        raise BuildError(f"the build leaves no file {product}, but something else in its place")
+    shutil.copyfile(path, destination)
+
+
+def _check(directory: Path) -> None:
+    """Raise DamagedEntryError if a finished entry lacks a file."""
+    for name in (*PRODUCTS, LOG, RECORD):
+        if not (directory / name).is_file():
+            raise DamagedEntryError(f"{name} is missing")

@@ -1,7 +1,7 @@
-"""A Xen's version and the user's wishes in, the words for make out.
+"""An architecture, a compiler and a Xen's version in, the words that make needs out.
 
-Comes in: architecture, compiler, version of the tree. Goes out: make variables, and a line that
-says which compiler that is. Refuses to know: where and how make runs.
+Comes in: the names. Goes out: `Toolchain`, and the flags that make an old Xen build with a new gcc.
+Refuses to know: where and how make runs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from harness.errors import HarnessError, UsageError
 from harness.programs import require
 
 # Architecture: prefix of Debian's cross compiler, and Xen's own configuration to begin with.
-ARCHES = {"arm64": ("aarch64-linux-gnu-", "arm64_defconfig")}
+ARCHES = {"arm64": ("aarch64-linux-gnu-", Path("xen/arch/arm/configs/arm64_defconfig"))}
+# What else the build of the hypervisor runs; flex and bison make its kconfig.
+HOST_PROGRAMS = ("make", "gcc", "flex", "bison", "python3")
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ FLAGS = (
     Flags(
         (4, 15),
         ("-mno-outline-atomics",),
-        "gcc 10 calls helpers of libgcc for atomics; Xen 4.15 turned that off itself",
+        "gcc 10 calls libgcc for atomics; Xen's arch.mk has this itself from 4.14.6 and 4.15 on",
     ),
 )
 
@@ -44,34 +46,43 @@ class Toolchain:
     arch: str
     prefix: str  # CROSS_COMPILE
     compiler: Path
-    description: str  # "gcc 12.2.0 (Debian 12.2.0-14)", and the linker's likewise
+    description: str  # the first lines of --version of compiler and linker
 
     @property
-    def defconfig(self) -> str:
-        """Return the file name of Xen's own configuration for the architecture."""
+    def defconfig(self) -> Path:
+        """Return the path in the tree of Xen's own configuration for the architecture."""
         return ARCHES[self.arch][1]
+
+    @property
+    def homes(self) -> tuple[Path, ...]:
+        """Return the directories that hold a compiler which is not the system's."""
+        places = {self.compiler.parent, self.compiler.resolve().parent}
+        homes = {
+            place.parent if place.name == "bin" and place.parent != Path.home() else place
+            for place in places
+        }
+        return tuple(sorted(home for home in homes if not home.is_relative_to("/usr")))
 
 
 def find_toolchain(arch: str, cc: str | None) -> Toolchain:
     """Return the toolchain to build for `arch`; `cc` names another gcc than Debian's."""
     if arch not in ARCHES:
-        raise UsageError(
-            f"no build for the architecture {arch}", advice=f"Use {', '.join(ARCHES)}."
-        )
+        raise UsageError(f"Xen is not built for {arch} here", advice=f"Use {' or '.join(ARCHES)}.")
     prefix = ARCHES[arch][0]
     if cc is None:
         compiler = require(f"{prefix}gcc")
     else:
         found = shutil.which(Path(cc).expanduser())
         if found is None:
-            raise UsageError(f"there is no compiler {cc}")
-        compiler = Path(found)
-        if named := re.fullmatch(r"(.*-)gcc(-[\d.]+)?", compiler.name):
-            prefix = named[1]
-        if (compiler.parent / f"{prefix}ld").exists():
-            prefix = f"{compiler.parent}/{prefix}"
-    lines = [_first_line(str(compiler)), _first_line(f"{prefix}ld")]
-    return Toolchain(arch, prefix, compiler, ", ".join(lines))
+            raise UsageError(
+                f"there is no compiler {cc}",
+                advice=f"Name a cross gcc for {arch}, in PATH or by its path.",
+            )
+        compiler = Path(found).absolute()
+        prefix = _binutils_prefix(compiler) or prefix
+    _refuse_wrong_target(compiler, arch)
+    description = ", ".join(_first_line(program) for program in (str(compiler), f"{prefix}ld"))
+    return Toolchain(arch, prefix, compiler, description)
 
 
 def extra_flags(release: tuple[int, int]) -> list[str]:
@@ -79,9 +90,33 @@ def extra_flags(release: tuple[int, int]) -> list[str]:
     return [word for flags in FLAGS if release < flags.before for word in flags.words]
 
 
+def _binutils_prefix(compiler: Path) -> str | None:
+    """Return the CROSS_COMPILE of a compiler that has its own binutils beside it."""
+    named = re.fullmatch(r"(.*-)gcc(?:-[\d.]+)?", compiler.name)
+    if named and (compiler.parent / f"{named[1]}ld").exists():
+        return f"{compiler.parent}/{named[1]}"
+    return None
+
+
+def _refuse_wrong_target(compiler: Path, arch: str) -> None:
+    """Raise UsageError for a compiler that makes code for another machine, or is no gcc."""
+    machine = _output(str(compiler), "-dumpmachine")
+    if not machine.startswith(ARCHES[arch][0].split("-")[0]):
+        raise UsageError(
+            f"the compiler {compiler} makes code for {machine or 'no machine it names'}",
+            advice=f"Name a cross gcc for {arch}.",
+        )
+
+
 def _first_line(program: str) -> str:
+    return (_output(program, "--version").splitlines() or [program])[0]
+
+
+def _output(*command: str) -> str:
     try:
-        done = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError) as error:
-        raise HarnessError(f"{program} does not run: {error}") from None
-    return done.stdout.splitlines()[0]
+        raise HarnessError(f"{command[0]} does not run: {error}") from None
+    return done.stdout.strip()
