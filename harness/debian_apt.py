@@ -1,4 +1,4 @@
-"""Debian suites in, the source packages of Xen they hold out; and downloads of their files.
+"""Debian suites in, the source packages they hold out; and downloads of their files.
 
 Comes in: names of suites. Goes out: `SourcePackage` values whose hashes come from indexes that apt
 has verified, and downloaded files with those hashes. Refuses to know: what is done with them.
@@ -29,8 +29,9 @@ SECURITY = "-security"
 
 @dataclass(frozen=True)
 class SourcePackage:
-    """One version of Debian's source package of Xen, as a suite's index describes it."""
+    """One version of one of Debian's source packages, as a suite's index describes it."""
 
+    name: str  # "xen"
     version: str
     suite: str
     format: str  # "3.0 (quilt)"
@@ -92,11 +93,13 @@ class Apt:
         self.mirrors = mirrors
         self._environment = {"LC_ALL": "C", "APT_CONFIG": str(self._write_configuration())}
 
-    def packages(self, suites: Sequence[str]) -> tuple[dict[str, list[SourcePackage]], list[str]]:
+    def packages(
+        self, name: str, suites: Sequence[str]
+    ) -> tuple[dict[str, list[SourcePackage]], list[str]]:
         """Fetch the source indexes of `suites`.
 
-        Returns the packages of Xen by suite (security updates with the suite they are for), for
-        every suite that could be fetched; and apt's own complaints.
+        Returns the source packages called `name` by suite (security updates with the suite they
+        are for), for every suite that could be fetched; and apt's own complaints.
         """
         sources = [self._source(self.mirrors.main, suite) for suite in suites]
         if self.mirrors.security is not None:
@@ -115,7 +118,7 @@ class Apt:
             release, uri, trusted, index = line.split("|")
             suite = release.removesuffix(SECURITY)
             if trusted == "yes" and Path(index).exists():
-                found.setdefault(suite, []).extend(self._read_index(suite, uri, index))
+                found.setdefault(suite, []).extend(self._read_index(name, suite, uri, index))
         return found, complaints
 
     def download(self, package: SourcePackage, name: str, directory: Path) -> Path:
@@ -164,13 +167,13 @@ class Apt:
         path.write_text("\n".join(lines) + "\n")
         return path
 
-    def _read_index(self, suite: str, uri: str, index: str) -> list[SourcePackage]:
-        """Return the packages named xen of one Sources file, whatever it is compressed with."""
+    def _read_index(self, name: str, suite: str, uri: str, index: str) -> list[SourcePackage]:
+        """Return the packages called `name` of one Sources file, however it is compressed."""
         from debian.deb822 import Sources
 
         found = []
         text = self._run([str(HELPER), "cat-file", index]).stdout
-        for start in re.finditer(r"(?m)^Package: xen$", text):
+        for start in re.finditer(rf"(?m)^Package: {re.escape(name)}$", text):
             stanza = Sources(text[start.start() : text.find("\n\n", start.start())])
             files = {
                 file["name"]: file["sha256"]
@@ -179,7 +182,7 @@ class Apt:
             }
             directory = uri + stanza["Directory"]
             found.append(
-                SourcePackage(stanza["Version"], suite, stanza["Format"], directory, files)
+                SourcePackage(name, stanza["Version"], suite, stanza["Format"], directory, files)
             )
         return found
 

@@ -1,4 +1,4 @@
-"""`VERSION` or `SUITE` of Debian's Xen in, the tree of that source package out.
+"""`VERSION` or `SUITE` of Debian in, the tree of that source package of Xen (or another) out.
 
 Comes in: the text after `debian:`. Goes out: a `Tree`. Refuses to know: apt (debian_apt does).
 
@@ -26,31 +26,35 @@ from harness.errors import HarnessError, UsageError
 from harness.git import GitError, git
 from harness.programs import require
 from harness.progress import Progress, quiet
+from harness.projects import XEN, Project
 from harness.trees import Tree, describe_tree, import_directory, sources
 
 UPSTREAM = "upstream"
 COMPLETE = "complete"
 
 
-def resolve(wanted: str, cache: Cache, progress: Progress = quiet) -> Tree:
+def resolve(wanted: str, cache: Cache, progress: Progress = quiet, project: Project = XEN) -> Tree:
     """Return the tree of the newest package in the suite `wanted`, or of that version."""
     is_version = re.fullmatch(r"\d[\w.+~-]*", wanted) is not None
     if not is_version and not re.fullmatch(r"[a-z][a-z-]*", wanted):
         raise UsageError(
             f"debian:{wanted} is neither a version nor a suite",
-            advice="Write debian:4.17 or debian:bookworm.",
+            advice="Write debian:VERSION, or a suite such as debian:bookworm.",
         )
-    packages = look_up(SUITES if is_version else (wanted,), cache, progress)
-    found = {p.version: p for p in packages if not is_version or _matches(p.version, wanted)}
+    suites = SUITES if is_version else (wanted,)
+    packages = look_up(suites, cache, progress, project.package)
+    found = [p for p in packages if not is_version or _matches(p.version, wanted)]
     if not found:
         known = sorted({package.version for package in packages}, key=Version)
         raise UsageError(
-            f"Debian has no Xen {wanted}" if is_version else f"Debian's {wanted} has no Xen",
+            f"Debian has no {project.name} {wanted}"
+            if is_version
+            else f"Debian's {wanted} has no {project.name}",
             evidence=known,
             advice="Use one of these versions." if known else "",
         )
-    newest_first = sorted(found.values(), key=lambda p: Version(p.version), reverse=True)
-    return _Sources(cache, progress).first_tree(f"debian:{wanted}", newest_first)
+    newest_first = sorted(found, key=lambda p: Version(p.version), reverse=True)
+    return _Sources(cache, progress, project).first_tree(f"debian:{wanted}", newest_first)
 
 
 def _matches(version: str, wanted: str) -> bool:
@@ -65,7 +69,8 @@ class _Sources:
     in, or else the upstream tarball without Debian's patches; and the label says so.
     """
 
-    def __init__(self, cache: Cache, progress: Progress) -> None:
+    def __init__(self, cache: Cache, progress: Progress, project: Project) -> None:
+        self._project = project
         self._cache = cache
         self._progress = progress
         self._repository = sources(cache)
@@ -98,13 +103,15 @@ class _Sources:
         if extent == UPSTREAM:
             label += " (upstream tarball)"
             self._progress(
-                f"the mirror lacks Debian's patches for xen {package.version}; using it unpatched"
+                f"the mirror lacks Debian's patches for {package.name} {package.version};"
+                " using it unpatched"
             )
         return describe_tree(
             reference=reference,
             repository=self._repository,
             tree=_read_tree(directory),
             label=label,
+            project=self._project,
         )
 
     def _unpacked(self, package: SourcePackage, extent: str) -> Path:
@@ -121,15 +128,19 @@ class _Sources:
                 raise DamagedEntryError("its tree is gone") from None
 
         for name in _wanted_files(package, extent):
-            if is_missing(self._cache, name):
+            if is_missing(self._cache, package, name):
                 raise NotOnMirrorError(name)
         return self._cache.entry(
-            "debian", f"xen_{package.version}_{extent}", make, check=check, progress=self._progress
+            "debian",
+            f"{package.name}_{package.version}_{extent}",
+            make,
+            check=check,
+            progress=self._progress,
         )
 
     def _fetch(self, package: SourcePackage, names: Iterable[str]) -> str:
         """Download and unpack; returns the id of the tree."""
-        self._progress(f"fetching xen {package.version} from Debian")
+        self._progress(f"fetching {package.name} {package.version} from Debian")
         with self._cache.scratch("debian") as scratch:
             private = scratch / "apt"
             private.mkdir()
@@ -138,7 +149,7 @@ class _Sources:
                 files = [apt.download(package, name, scratch) for name in names]
             except NotOnMirrorError as error:
                 self._progress(f"the mirror lists {error}, and has not got it")
-                note_missing(self._cache, str(error))
+                note_missing(self._cache, package, str(error))
                 raise
             return import_directory(self._repository, _unpack(package, files))
 
@@ -164,20 +175,22 @@ def _unpack(package: SourcePackage, tarballs: Sequence[Path]) -> Path:
     )
     if done.returncode != 0:
         said = done.stderr.splitlines()[-5:]
-        raise HarnessError(f"xen {package.version} of Debian does not unpack", evidence=said)
+        raise HarnessError(
+            f"{package.name} {package.version} of Debian does not unpack", evidence=said
+        )
     shutil.rmtree(source / ".pc", ignore_errors=True)  # quilt's notes are no source
     return source
 
 
 def _describe_package(package: SourcePackage, tarballs: Sequence[Path]) -> Path:
     """Write the .dsc that dpkg-source wants, from the verified index that says the same."""
-    fields = Deb822({"Format": package.format, "Source": "xen", "Version": package.version})
+    fields = Deb822({"Format": package.format, "Source": package.name, "Version": package.version})
     for field, algorithm in (("Files", "md5"), ("Checksums-Sha256", "sha256")):
         lines = [
             f" {_digest(path, algorithm)} {path.stat().st_size} {path.name}" for path in tarballs
         ]
         fields[field] = "\n".join(["", *lines])
-    description = tarballs[0].parent / "xen.dsc"
+    description = tarballs[0].parent / "source.dsc"
     description.write_text(fields.dump())
     return description
 

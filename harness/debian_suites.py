@@ -1,4 +1,4 @@
-"""Names of Debian suites in, the versions of Xen they hold out, looked up at most once a day.
+"""Names of Debian suites in, the versions of a package they hold out, looked up once a day.
 
 Comes in: suites and the cache. Goes out: `SourcePackage` values, and what a mirror is known to
 lack. Refuses to know: how they are fetched (debian_apt), and what is done with them.
@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from urllib.parse import quote
 
 from harness.cache import Cache
 from harness.debian_apt import Apt, SourcePackage, find_mirrors
@@ -22,48 +23,53 @@ SUITES = ("bullseye", "bookworm", "trixie", "forky", "sid")
 FRESH_SECONDS = 24 * 3600.0
 
 
-def look_up(suites: Sequence[str], cache: Cache, progress: Progress) -> list[SourcePackage]:
-    """Return the Xen packages of all `suites`; Debian is asked where the last answer is a day old.
+def look_up(
+    suites: Sequence[str], cache: Cache, progress: Progress, name: str = "xen"
+) -> list[SourcePackage]:
+    """Return the packages `name` of all `suites`; Debian is asked where the answer is a day old.
 
     Raises UsageError for a single suite that Debian has not got, HarnessError if it cannot be asked
     and there is no older answer.
     """
-    if _stale(suites, cache):
+    if _stale(suites, cache, name):
         with cache.lock("debian-suites", progress=progress):
-            if stale := _stale(suites, cache):  # another run may have asked meanwhile
-                _ask(stale, cache, progress)
-    answers = [_read(_record(cache, suite)) or [] for suite in suites]
+            if stale := _stale(suites, cache, name):  # another run may have asked meanwhile
+                _ask(stale, cache, progress, name)
+    answers = [_read(_record(cache, suite, name)) or [] for suite in suites]
     return [package for answer in answers for package in answer]
 
 
-def note_missing(cache: Cache, name: str) -> None:
-    """Remember for a day that the mirror lacks the file `name`."""
-    marker = _marker(cache, name)
+def note_missing(cache: Cache, package: SourcePackage, name: str) -> None:
+    """Remember for a day that the mirror lacks the package's file `name`.
+
+    Another mirror may have it: security updates list the main archive's tarballs as their own.
+    """
+    marker = _marker(cache, package, name)
     marker.parent.mkdir(parents=True, exist_ok=True)
     marker.touch()
 
 
-def is_missing(cache: Cache, name: str) -> bool:
-    """Say whether the mirror was seen to lack the file `name` within a day."""
-    return _is_fresh(_marker(cache, name))
+def is_missing(cache: Cache, package: SourcePackage, name: str) -> bool:
+    """Say whether the mirror was seen to lack the package's file `name` within a day."""
+    return _is_fresh(_marker(cache, package, name))
 
 
-def _stale(suites: Sequence[str], cache: Cache) -> list[str]:
-    records = {suite: _record(cache, suite) for suite in suites}
+def _stale(suites: Sequence[str], cache: Cache, name: str) -> list[str]:
+    records = {suite: _record(cache, suite, name) for suite in suites}
     return [s for s, record in records.items() if not _is_fresh(record) or _read(record) is None]
 
 
-def _ask(suites: Sequence[str], cache: Cache, progress: Progress) -> None:
+def _ask(suites: Sequence[str], cache: Cache, progress: Progress, name: str) -> None:
     """Ask Debian what `suites` hold and keep the answers; an old answer stands in for none."""
-    progress(f"asking Debian for Xen in {', '.join(suites)}")
+    progress(f"asking Debian for {name} in {', '.join(suites)}")
     with cache.scratch("apt") as scratch:
-        found, complaints = Apt(scratch, find_mirrors()).packages(suites)
+        found, complaints = Apt(scratch, find_mirrors()).packages(name, suites)
     for suite, packages in found.items():
-        _write(_record(cache, suite), packages)
+        _write(_record(cache, suite, name), packages)
     for suite in suites:
         if suite in found:
             continue
-        record = _record(cache, suite)
+        record = _record(cache, suite, name)
         refused = _is_refused(suite, complaints)
         if not refused and _read(record) is not None:
             day = time.strftime("%Y-%m-%d", time.localtime(record.stat().st_mtime))
@@ -88,12 +94,13 @@ def _is_refused(suite: str, complaints: Sequence[str]) -> bool:
     return any("does not have a Release file" in line or " 404 " in line for line in said)
 
 
-def _record(cache: Cache, suite: str) -> Path:
-    return cache.root / "debian-suites" / f"{suite}.json"
+def _record(cache: Cache, suite: str, name: str) -> Path:
+    return cache.root / "debian-suites" / name / f"{suite}.json"
 
 
-def _marker(cache: Cache, name: str) -> Path:
-    return cache.root / "debian-suites" / "missing" / name
+def _marker(cache: Cache, package: SourcePackage, name: str) -> Path:
+    place = quote(f"{package.directory}/{name}", safe="")
+    return cache.root / "debian-suites" / "missing" / place
 
 
 def _is_fresh(path: Path) -> bool:

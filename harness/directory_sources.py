@@ -4,7 +4,7 @@ Comes in: a path. Goes out: a `Tree` whose object is a copy in a repository of o
 know: what is done with it. Nothing is ever written into the directory.
 
 In a git work tree the source is what git tracks and what is new and not ignored. Elsewhere it is
-every file but what Xen's own .gitignore files, or PRODUCTS, say is made by a build.
+every file but what its own .gitignore files, or the project, say is made by a build.
 """
 
 from __future__ import annotations
@@ -17,43 +17,29 @@ from harness.cache import Cache
 from harness.errors import UsageError
 from harness.git import GitError, git, run_git
 from harness.progress import Progress, quiet
-from harness.trees import Tree, describe_tree, sources
-
-# What building the hypervisor leaves behind, for a source without .gitignore files: stale objects
-# in a build would be taken for new.
-PRODUCTS = (
-    "*.o", "*.a", "*.d", "*.d2", ".*.cmd", "*.pyc", "*.orig", "*.rej",
-    "/xen/xen", "/xen/xen.*", "/xen/xen-syms*", "/xen/.xen*", "/xen/.banner", "/xen/.config*",
-    "/xen/arch/*/xen.lds", "/xen/arch/*/asm-offsets.s", "/xen/common/config.gz",
-    "/xen/include/asm", "/xen/include/config/", "/xen/include/generated/",
-    "/xen/include/asm-*/asm-offsets.h", "/xen/include/xen/compile.h",
-    "/xen/arch/*/include/generated/", "/xen/tools/symbols", "/xen/tools/fixdep",
-    "/xen/asm-offsets.s", "/xen/source", "/xen/.allconfig.tmp", "/xen/common/config_data.S",
-    "/xen/arch/arm/efi/boot.c", "/xen/arch/arm/efi/ebmalloc.c", "/xen/arch/arm/efi/pe.c",
-    "/xen/arch/arm/efi/runtime.c", "/xen/arch/*/include/asm/asm-offsets.h",
-    "/xen/include/hypercall-defs.i", "/xen/include/xen/hypercall-defs.h",
-    "/xen/xsm/flask/include/*_to_string.h", "/xen/xsm/flask/include/av_permissions.h",
-    "/xen/xsm/flask/include/flask.h", "/xen/xsm/flask/policy.bin", "/xen/xsm/flask/flask-policy.S",
-    "/xen/tools/kconfig/conf", "/xen/tools/kconfig/*.lex.c", "/xen/tools/kconfig/*.tab.[ch]",
-)  # fmt: skip
+from harness.projects import XEN, Project
+from harness.trees import Tree, describe_tree, not_a_source, sources
 
 
-def resolve(reference: str, directory: Path, cache: Cache, progress: Progress = quiet) -> Tree:
+def resolve(
+    reference: str,
+    directory: Path,
+    cache: Cache,
+    progress: Progress = quiet,
+    project: Project = XEN,
+) -> Tree:
     """Return the tree of `directory` as it stands."""
     directory = directory.resolve()
     if not directory.is_dir():
         raise UsageError(f"{reference} is no directory")
-    if not (directory / "xen" / "Makefile").is_file():
-        raise UsageError(
-            f"{reference} is not the source of a Xen: it has no xen/Makefile",
-            advice="Name the directory that has Xen's top level, with xen/ in it.",
-        )
+    if not (directory / project.makefile).is_file():
+        raise not_a_source(reference, project, f"it has no {project.makefile}")
     repository = sources(cache)
     progress(f"reading {reference}")
-    if _is_work_tree(directory):
+    if _is_work_tree(directory, project):
         paths = _tracked(directory, reference)
     else:
-        paths = _found(directory, repository)
+        paths = _found(directory, repository, project)
     index = cache.root / "git" / "indexes" / hashlib.sha256(bytes(directory)).hexdigest()[:16]
     with cache.lock(f"index-{index.name}", progress=progress):
         try:
@@ -68,15 +54,16 @@ def resolve(reference: str, directory: Path, cache: Cache, progress: Progress = 
         repository=repository,
         tree=tree,
         label=f"directory {directory.name} {tree[:10]}",
+        project=project,
     )
 
 
-def _is_work_tree(directory: Path) -> bool:
+def _is_work_tree(directory: Path, project: Project) -> bool:
     """Say whether a .git belongs to `directory` or to one above that tracks its Makefile."""
     if (directory / ".git").exists():
         return True
     try:
-        return bool(run_git("-C", directory, "ls-files", "--", "xen/Makefile"))
+        return bool(run_git("-C", directory, "ls-files", "--", project.makefile))
     except GitError:
         return False
 
@@ -98,9 +85,9 @@ def _tracked(directory: Path, reference: str) -> list[bytes]:
     return listing.split(b"\0")
 
 
-def _found(directory: Path, repository: Path) -> list[bytes]:
+def _found(directory: Path, repository: Path, project: Project) -> list[bytes]:
     """Return the paths below a directory that git does not track, without build products."""
-    patterns = [f"--exclude={pattern}" for pattern in (*PRODUCTS, ".git", ".hg", ".pc")]
+    patterns = [f"--exclude={pattern}" for pattern in (*project.products, ".git", ".hg", ".pc")]
     listing = run_git(
         "-C", directory, "--git-dir", repository, "--work-tree", directory,
         "ls-files", "-z", "--others", "--exclude-standard", *patterns,

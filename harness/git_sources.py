@@ -21,6 +21,7 @@ from harness.cache import Cache
 from harness.errors import HarnessError, UsageError
 from harness.git import GitError, create_bare, git, run_git
 from harness.progress import Progress, quiet
+from harness.projects import XEN, Project
 from harness.trees import Tree, describe_tree
 
 ABBREVIATED = 10  # digits of a commit in labels
@@ -36,7 +37,9 @@ class Location:
     is_url: bool
 
 
-def resolve(place_and_revision: str, cache: Cache, progress: Progress = quiet) -> Tree:
+def resolve(
+    place_and_revision: str, cache: Cache, progress: Progress = quiet, project: Project = XEN
+) -> Tree:
     """Return the tree of `PATH-or-URL@REV`; REV is HEAD where it is left out."""
     location = split(place_and_revision)
     if location.is_url:
@@ -55,6 +58,7 @@ def resolve(place_and_revision: str, cache: Cache, progress: Progress = quiet) -
         tree=tree,
         label=f"git {name}{commit[:ABBREVIATED]}",
         commit=commit,
+        project=project,
     )
 
 

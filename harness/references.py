@@ -13,6 +13,7 @@ from harness import directory_sources, git_sources
 from harness.cache import Cache
 from harness.errors import UsageError
 from harness.progress import Progress, quiet
+from harness.projects import XEN, Project
 from harness.trees import Tree
 
 __all__ = ["Tree", "resolve"]
@@ -24,18 +25,20 @@ FORMS = (
 )
 
 
-def resolve(reference: str, cache: Cache, progress: Progress = quiet) -> Tree:
+def resolve(
+    reference: str, cache: Cache, progress: Progress = quiet, project: Project = XEN
+) -> Tree:
     """Return the tree that `reference` names; raises UsageError if it names none."""
     kind, colon, rest = reference.partition(":")
     if colon and kind == "debian":
         from harness import debian_sources  # python-debian is only imported where it is needed
 
-        return debian_sources.resolve(rest, cache, progress)
+        return debian_sources.resolve(rest, cache, progress, project)
     if colon and kind == "git":
-        return git_sources.resolve(rest, cache, progress)
+        return git_sources.resolve(rest, cache, progress, project)
     directory = Path(reference).expanduser()
     if directory.exists():
-        return directory_sources.resolve(reference, directory, cache, progress)
+        return directory_sources.resolve(reference, directory, cache, progress, project)
     raise UsageError(
-        f"{reference!r} names no Xen", evidence=FORMS, advice="Use one of these forms."
+        f"{reference!r} names no {project.name}", evidence=FORMS, advice="Use one of these forms."
     )

@@ -1,4 +1,4 @@
-"""A git tree object in, what the hypervisor's build reads of it out.
+"""A git tree object in, what a build reads of it out.
 
 Comes in: a bare repository of ours and the id of a tree object in it. Goes out: `Tree`, the value
 that every later stage takes. Refuses to know: how a reference was written,
@@ -16,24 +16,22 @@ from pathlib import Path
 from harness.cache import Cache
 from harness.errors import HarnessError, UsageError
 from harness.git import GitError, create_bare, git
-
-# What building the hypervisor reads, in every version from 4.11 to master: the FLASK policy where
-# checkpolicy is installed (xen/xsm/flask/Makefile), everything else through Config.mk.
-BUILD_READS = ("Config.mk", "config", "tools/flask/policy", "xen")
+from harness.projects import XEN, Project
 
 
 @dataclass(frozen=True)
 class Tree:
-    """The source of one Xen, with or without changes on top."""
+    """The source of one Xen (or another project), with or without changes on top."""
 
     reference: str  # as the user typed it
     repository: Path  # a bare git directory of ours that holds the tree object
     tree: str  # git's id of the whole source
     commit: str | None  # for git references
-    version: str  # "4.17.5", from xen/Makefile
+    version: str  # "4.17.5", from the project's Makefile
     label: str  # for people: "debian 4.17.5+23-ga4e5191dc0-1", "git staging 52196c8cd9"
     identity: str  # hash of what the build reads: equal identities build equal Xens
     changes: tuple[str, ...] = ()  # the names of what was applied on top
+    project: Project = XEN
 
     @property
     def release(self) -> tuple[int, int]:
@@ -46,13 +44,13 @@ class Tree:
         return replace(
             self,
             tree=tree,
-            version=read_version(self.repository, tree, self.reference),
-            identity=read_identity(self.repository, tree),
+            version=read_version(self.repository, tree, self.reference, self.project),
+            identity=read_identity(self.repository, tree, self.project),
             changes=(*self.changes, change),
         )
 
     def checkout(self, destination: Path) -> None:
-        """Write what the hypervisor's build reads below `destination`, and nothing else."""
+        """Write what the project's build reads below `destination`, and nothing else."""
         destination.mkdir(parents=True, exist_ok=True)
         try:
             self._checkout(destination)
@@ -65,7 +63,8 @@ class Tree:
             ) from None
 
     def _checkout(self, destination: Path) -> None:
-        listing = git(self.repository, "ls-tree", "-r", "-z", self.tree, "--", *BUILD_READS)
+        wanted = self.project.reads
+        listing = git(self.repository, "ls-tree", "-r", "-z", self.tree, "--", *wanted)
         with tempfile.TemporaryDirectory(prefix="xenverify-index-") as directory:
             index = {"GIT_INDEX_FILE": f"{directory}/index"}
             git(
@@ -79,33 +78,52 @@ class Tree:
 
 
 def describe_tree(
-    *, reference: str, repository: Path, tree: str, label: str, commit: str | None = None
+    *,
+    reference: str,
+    repository: Path,
+    tree: str,
+    label: str,
+    commit: str | None = None,
+    project: Project = XEN,
 ) -> Tree:
-    """Return the Tree for a tree object; raises UsageError if it is not the source of a Xen."""
-    version = read_version(repository, tree, reference)
-    identity = read_identity(repository, tree)
-    return Tree(reference, repository, tree, commit, version, label, identity)
+    """Return the Tree for a tree object; raises UsageError if it is not the project's source."""
+    return Tree(
+        reference,
+        repository,
+        tree,
+        commit,
+        version=read_version(repository, tree, reference, project),
+        label=label,
+        identity=read_identity(repository, tree, project),
+        project=project,
+    )
 
 
-def read_identity(repository: Path, tree: str) -> str:
-    """Return the hash over the parts of a tree that the hypervisor's build reads."""
-    listing = git(repository, "ls-tree", "-z", tree, "--", *BUILD_READS)
+def read_identity(repository: Path, tree: str, project: Project = XEN) -> str:
+    """Return the hash over the parts of a tree that the project's build reads."""
+    listing = git(repository, "ls-tree", "-z", tree, "--", *project.reads)
     return hashlib.sha256(listing).hexdigest()
 
 
-def read_version(repository: Path, tree: str, reference: str) -> str:
-    """Return the version that xen/Makefile states; raises UsageError if it states none."""
+def read_version(repository: Path, tree: str, reference: str, project: Project = XEN) -> str:
+    """Return the version that the Makefile states; raises UsageError if it states none."""
     try:
-        makefile = git(repository, "cat-file", "blob", f"{tree}:xen/Makefile").decode()
-        fields = dict(re.findall(r"(?m)^export XEN_(\w+)\s*\??:?=[ \t]*(.*?)[ \t]*$", makefile))
-        return f"{int(fields['VERSION'])}.{int(fields['SUBVERSION'])}" + re.sub(
-            r"\$\(.*?\)", "", fields.get("EXTRAVERSION", "")
-        )
-    except (GitError, KeyError, ValueError):
-        raise UsageError(
-            f"{reference} is not the source of a Xen: no version in its xen/Makefile",
-            advice="Name the directory or revision that has Xen's top level, with xen/ in it.",
-        ) from None
+        makefile = git(repository, "cat-file", "blob", f"{tree}:{project.makefile}")
+    except GitError:
+        makefile = b""
+    version = project.version(makefile.decode(errors="replace"))
+    if version is None:
+        raise not_a_source(reference, project, f"no version in its {project.makefile}")
+    return version
+
+
+def not_a_source(reference: str, project: Project, reason: str) -> UsageError:
+    """Return the error that says that `reference` is something else than the project's source."""
+    return UsageError(
+        f"{reference} is not the source of {project.name}: {reason}",
+        advice=f"Name the directory or revision that has {project.name}'s top level, with"
+        f" {project.makefile} in it.",
+    )
 
 
 def import_directory(repository: Path, directory: Path) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 from harness.bisection.graph import Graph
 from harness.errors import HarnessError, UsageError
 from harness.git import GitError, git
-from harness.trees import BUILD_READS
+from harness.projects import XEN
 
 # The directories of xen/ that hold one folder for each architecture, and how the folders are named.
 # A build reads those of its own architecture and of none other: xen/Makefile sets SRCARCH and
@@ -121,8 +121,8 @@ class History:
     def _keys(self, commits: Iterable[str], *, other_architectures: bool) -> dict[str, str]:
         """Hash what the build reads of each commit, perhaps less other architectures' folders."""
         names = list(dict.fromkeys(commits))
-        found = _object_ids(self.repository, (f"{c}:{p}" for c in names for p in BUILD_READS))
-        parts = {c: {p: found[f"{c}:{p}"] for p in BUILD_READS} for c in names}
+        found = _object_ids(self.repository, (f"{c}:{p}" for c in names for p in XEN.reads))
+        parts = {c: {p: found[f"{c}:{p}"] for p in XEN.reads} for c in names}
         if not other_architectures:
             pruned = self._pruned({ids["xen"] for ids in parts.values()})
             for ids in parts.values():
