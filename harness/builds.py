@@ -15,14 +15,14 @@ import stat
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Event
 
 from harness import kconfig
 from harness.buildlog import decisive_lines, ran_out_of_room
 from harness.cache import NEVER, Cache, Cancelled, DamagedEntryError
-from harness.errors import BuildError
+from harness.errors import BuildError, UsageError
 from harness.programs import require
 from harness.progress import Progress, quiet
 from harness.sandbox import Sandbox
@@ -31,7 +31,7 @@ from harness.trees import Tree
 from harness.xenbinary import NotXenError, identify
 
 # Raised whenever the same inputs would give other files than before.
-RECIPE = 1
+RECIPE = 3
 # File of the entry: where the build leaves it.
 PRODUCTS = {"xen": "xen/xen", "xen-syms": "xen/xen-syms", "config": "xen/.config"}
 LOG = "build.log"
@@ -77,6 +77,11 @@ class Build:
     cached: bool  # whether it was there already
     fingerprint: str  # hash of what is loaded, build-id left out
 
+    @property
+    def version(self) -> str:
+        """The version of its Xen, such as "4.17.5"."""
+        return self.tree.version
+
     def describe(self) -> dict[str, object]:
         """Return what verdict.json says about the build."""
         return {
@@ -117,17 +122,34 @@ def build(
     directory = cache.entry(
         "builds", job.key, job.make, check=_check, progress=progress, cancelled=cancelled
     )
-    record = json.loads((directory / RECORD).read_bytes())
+    return replace(load(directory), tree=tree, options=options, cached=not job.made)
+
+
+def load(directory: Path) -> Build:
+    """Return the build in `directory`, described by the tree and options it was first made for.
+
+    Raises UsageError if there is none.
+    """
+    try:
+        record = json.loads((directory / RECORD).read_bytes())
+        _check(directory)
+    except (OSError, ValueError, DamagedEntryError) as problem:
+        raise UsageError(
+            f"{directory} is no build of ours: {problem}", advice="`xenverify build` makes one."
+        ) from None
+    tree, options = record["tree"], record["options"]
+    tree |= {"repository": Path(tree["repository"]), "changes": tuple(tree["changes"])}
+    options["kconfig"] = tuple(map(Path, options["kconfig"]))
     return Build(
         directory=directory,
         xen=directory / "xen",
         syms=directory / "xen-syms",
         config=directory / "config",
         log=directory / LOG,
-        tree=tree,
-        options=options,
-        cached=not job.made,
-        **record,
+        tree=Tree(**tree),
+        options=BuildOptions(**options),
+        cached=True,
+        **record["build"],
     )
 
 
@@ -223,7 +245,8 @@ class _Job:
             "build_id": found.build_id,
             "fingerprint": found.fingerprint,
         }
-        (directory / RECORD).write_text(json.dumps(record))
+        whole = {"build": record, "tree": asdict(self._tree), "options": asdict(self._options)}
+        (directory / RECORD).write_text(json.dumps(whole, default=str))
 
     def _sandbox(self, source: Path) -> Sandbox:
         """Return the place to build in.
