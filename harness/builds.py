@@ -245,7 +245,9 @@ class _Job:
             "build_id": found.build_id,
             "fingerprint": found.fingerprint,
         }
-        whole = {"build": record, "tree": asdict(self._tree), "options": asdict(self._options)}
+        tree = asdict(self._tree)
+        del tree["project"]  # always Xen
+        whole = {"build": record, "tree": tree, "options": asdict(self._options)}
         (directory / RECORD).write_text(json.dumps(whole, default=str))
 
     def _sandbox(self, source: Path) -> Sandbox:
