@@ -279,11 +279,10 @@ class _Job:
 
     def _run_make(self, sandbox: Sandbox, log: Path, goal: str) -> None:
         """Run make in the source's xen/; raises BuildError with the log's decisive lines."""
-        make = require("make")
-        command = (make, "-C", sandbox.inside / "xen", *self._variables(sandbox), goal)
+        where: list[str | Path] = [require("make"), "-C", sandbox.inside / "xen"]
         with log.open("ab") as output:
             status = sandbox.run(
-                command,
+                [*where, *self._variables(sandbox), goal],
                 environment=self._environment(sandbox),
                 log=output,
                 cancelled=self._cancelled,
@@ -292,7 +291,14 @@ class _Job:
             text = log.read_text(errors="replace")
             if ran_out_of_room(text):
                 raise self._cache.full()
-            raise BuildError(f"{self._tree.label} does not build", evidence=decisive_lines(text))
+            kept = self._cache.root / "failed-builds" / f"{self.key}.log"
+            kept.parent.mkdir(exist_ok=True)
+            shutil.copyfile(log, kept)
+            raise BuildError(
+                f"{self._tree.label} does not build",
+                evidence=decisive_lines(text),
+                advice=f"The whole log is {kept}",
+            )
 
     def _variables(self, sandbox: Sandbox) -> list[str]:
         """Return the variables that make gets on its command line, where no makefile can differ."""
@@ -307,6 +313,7 @@ class _Job:
             "XEN_TARGET_ARCH": toolchain.arch,
             "CROSS_COMPILE": toolchain.prefix,
             "CC": compiler,
+            "PYTHON": "python3",  # Xen up to 4.12 asks for "python"
             "EXTRA_CFLAGS_XEN_CORE": " ".join(flags),
             **IDENTITY,
         }
