@@ -14,7 +14,6 @@ It refuses to know what Xen is, and to guess: what had to be mended is in the no
 
 from __future__ import annotations
 
-import gzip
 import re
 import sys
 import zlib
@@ -57,7 +56,8 @@ def read_change(
             return _series(origin, letters, tree)
         if spec.startswith("lore:"):
             data = lore.fetch(spec.removeprefix("lore:"), progress)
-        elif spec == "-":
+            return _series(origin, mails.read_letters(data), tree, whole=True)
+        if spec == "-":
             data = (stdin or sys.stdin.buffer).read(LARGEST + 1)
         else:
             origin = Path(spec).name
@@ -72,9 +72,9 @@ def read_change(
         ) from None
 
 
-def _series(origin: str, letters: tuple[Letter, ...], tree: Tree) -> Series:
+def _series(origin: str, letters: tuple[Letter, ...], tree: Tree, *, whole: bool = False) -> Series:
     """Return the series in `letters`, its files named as in `tree`."""
-    chosen, cover, notes = choose(letters)
+    chosen, cover, notes = choose(letters, whole=whole)
     placer = _Placer(tree)
     patches = []
     for letter in chosen:
@@ -152,10 +152,13 @@ def _read_file(spec: str) -> bytes:
 def _plain(data: bytes) -> bytes:
     """Return `data` unpacked, and as UTF-8 without a byte order mark."""
     if data.startswith(b"\x1f\x8b"):  # lore serves t.mbox.gz
+        unpacker = zlib.decompressobj(wbits=31)
         try:
-            data = zlib.decompressobj(wbits=31).decompress(data, LARGEST + 1)
-        except (zlib.error, gzip.BadGzipFile):
+            data = unpacker.decompress(data, LARGEST + 1)
+        except zlib.error:
             raise ChangeError("it is a damaged gzip file") from None
+        if not unpacker.eof and len(data) <= LARGEST:
+            raise ChangeError("it is a gzip file cut short")
     if len(data) > LARGEST:
         raise ChangeError(f"it is larger than {LARGEST >> 20} MiB: that is no patch")
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):  # `git diff > x` in Windows' PowerShell

@@ -61,8 +61,10 @@ class Hunk:
 
     def render(self) -> bytes:
         """Return the hunk as a diff has it, from its `@@` line to its last line end."""
-        ranges = b"-%d,%d +%d,%d" % (self.old_start, self.old_count, self.new_start, self.new_count)
-        return b"\n".join((b"@@ " + ranges + b" @@" + self.section, *self.lines)) + b"\n"
+        old = _range(self.old_start, self.old_count)
+        new = _range(self.new_start, self.new_count)
+        first = b"@@ -%s +%s @@%s" % (old, new, self.section)
+        return b"\n".join((first, *self.lines)) + b"\n"
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,11 @@ def _render_file(file: FileChange) -> bytes:
         lines.append(b"--- " + (_quoted("a/" + old) if file.old_name else b"/dev/null"))
         lines.append(b"+++ " + (_quoted("b/" + new) if file.new_name else b"/dev/null"))
     return b"\n".join(lines) + b"\n" + b"".join(hunk.render() for hunk in file.hunks)
+
+
+def _range(start: int, count: int) -> bytes:
+    """Spell where a hunk lies as git does, which leaves a count of one out."""
+    return b"%d" % start if count == 1 else b"%d,%d" % (start, count)
 
 
 def _quoted(name: str) -> bytes:
@@ -348,7 +355,7 @@ class _Reader:
             return self.mended(hunk, old, new, name, number)
         self.refuse_more_lines(hunk, name, number)
         if self.unfinished and self.at == len(self.lines) and self.lines[-1][:1] == b"+":
-            self.notes.append(f"{name}: the last line has no line end; is the patch cut short?")
+            raise _cut_short(name, f"hunk {number} ends within a line")
         return hunk
 
     def mended(self, hunk: Hunk, old: int, new: int, name: str, number: int) -> Hunk:
@@ -379,8 +386,9 @@ class _Reader:
     def refuse_more_lines(self, hunk: Hunk, name: str, number: int) -> None:
         """Refuse a hunk that goes on after its counts, which git would cut off without a word."""
         line = self.peek()
-        is_header = line.startswith((b"--- ", b"---")) or line in (b"-- ", b"--")
-        if line.startswith((b"+", b"-")) and not is_header:
+        is_header = line.startswith(b"---") or line in (b"-- ", b"--")
+        cut_signature = self.at == len(self.lines) - 1 and line == b"-"
+        if line.startswith((b"+", b"-")) and not (is_header or cut_signature):
             raise ChangeError(
                 f"{name}, hunk {number} goes on after the {hunk.old_count} old and "
                 f"{hunk.new_count} new lines its first line promises",

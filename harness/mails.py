@@ -190,7 +190,9 @@ def _read_page(page: bytes) -> Letter:
     subject = next((line for line in lines if _TAG.match(line)), "")
     if not subject:
         subject = next((line for line in lines if line.strip() and "diff mbox" not in line), "")
-    return _letter(subject, author, date, (rest if when else body).lstrip() + b"\n" + diff)
+    # The archive strips the page's end, and with it the last line end.
+    text = (rest if when else body).lstrip() + b"\n" + diff.rstrip(b"\n") + b"\n"
+    return _letter(subject, author, date, text)
 
 
 def _page_date(text: str) -> str:
@@ -237,7 +239,7 @@ class _PageText(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         del attrs
         self._preformatted += tag == "pre"
-        self._hidden += tag in ("script", "style")
+        self._hidden += tag in ("script", "style", "title")
         if tag in self._BLOCKS:
             self._break_line()
 
@@ -245,7 +247,7 @@ class _PageText(HTMLParser):
         if tag in self._BLOCKS:
             self._break_line()
         self._preformatted -= tag == "pre"
-        self._hidden -= tag in ("script", "style")
+        self._hidden -= tag in ("script", "style", "title")
 
     def handle_data(self, data: str) -> None:
         if self._hidden:

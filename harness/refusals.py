@@ -88,6 +88,9 @@ def _show_hunk(attempt: Attempt, name: str, hunk: Hunk) -> list[str]:
     if there and not there[-1]:
         there.pop()
     around = (hunk.new_start if attempt.reverse else hunk.old_start) - 1
+    if not any(_INFORMATIVE.search(line) and line in there for line in wanted):
+        first = next((line for line in wanted if _INFORMATIVE.search(line)), wanted[0])
+        return _pair(f"line {around + 1}", first, None, "no line of this hunk is in the file")
     differs = _first_difference(wanted, there, around)
     if differs is None:
         said = [f"git: {line.removeprefix('error: ')}" for line in attempt.lines[:3]]
@@ -187,7 +190,7 @@ def _mostly_there(attempt: Attempt) -> list[str]:
         telling = [line for line in added if len(line) > 8 and _INFORMATIVE.search(line)]
         total += len(telling)
         found += sum(line in there for line in telling)
-    if total < 4 or found < 0.8 * total:
+    if total < 3 or found < 0.8 * total:
         return []
     return [f"{found} of {total} lines it adds are there already, perhaps by another version of it"]
 

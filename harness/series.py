@@ -77,10 +77,13 @@ class Series:
         return " ".join(filter(None, (number, name))) or self.origin
 
 
-def choose(letters: tuple[Letter, ...]) -> tuple[tuple[Letter, ...], str, tuple[str, ...]]:
+def choose(
+    letters: tuple[Letter, ...], *, whole: bool = False
+) -> tuple[tuple[Letter, ...], str, tuple[str, ...]]:
     """Return the letters that make one series, in order; its cover's subject; what was left out.
 
-    Of several versions the last counts; replies and talk do not.
+    Of several versions the last counts; replies and talk do not. One patch of a series is taken
+    alone, for a file may hold just that, unless the `whole` is asked for.
     """
     patches = [one for one in letters if one.has_diff and not one.reply and not one.is_cover]
     replies = [one for one in letters if one.has_diff and one.reply]
@@ -98,7 +101,7 @@ def choose(letters: tuple[Letter, ...]) -> tuple[tuple[Letter, ...], str, tuple[
     older = sorted({one.version for one in patches} - {newest})
     if older:
         notes.append(f"v{newest} taken, {', '.join(f'v{v}' for v in older)} passed over")
-    patches = _in_order([one for one in patches if one.version == newest])
+    patches = _in_order([one for one in patches if one.version == newest], whole)
     covers = [one for one in letters if one.is_cover and one.version == newest and not one.reply]
     if covers:
         notes.append("cover letter passed over")
@@ -111,14 +114,14 @@ def choose(letters: tuple[Letter, ...]) -> tuple[tuple[Letter, ...], str, tuple[
     return tuple(patches), cover, tuple(notes)
 
 
-def _in_order(patches: list[Letter]) -> list[Letter]:
+def _in_order(patches: list[Letter], whole: bool) -> list[Letter]:
     """Sort by n/m and make sure that the series is whole; without numbers, keep the order."""
     unique: dict[tuple[str, bytes], Letter] = {}
     for one in patches:  # a list and its subscriber both deliver
         unique.setdefault((one.subject, one.text), one)
     patches = list(unique.values())
     numbered = [one for one in patches if one.position is not None]
-    if len(patches) == 1 or not numbered:
+    if not numbered or (len(patches) == 1 and not whole):
         return patches
     if len(numbered) < len(patches):
         stray = next(one for one in patches if one.position is None)
