@@ -63,6 +63,7 @@ class CaseResult:
     seconds: float = 0.0  # of the case itself; the boot went on while the one before it ran
     message: str = ""  # the first line of what went wrong, or the reason of a skip
     details: str = ""  # the whole of it, as pytest tells it
+    evidence: tuple[str, ...] = ()  # what Xen said of its death, or a failure of ours of its cause
     operations: tuple[str, ...] = ()  # the last ones, as Domain.history has them
     console: str = ""  # what Xen said during this case
     directory: str = ""  # where qemu.sh and console.log are
@@ -99,14 +100,17 @@ class CaseResult:
         return "/".join(dict.fromkeys([self.area, stem.removeprefix("test_"), name]))
 
     def to_json(self) -> dict[str, Any]:
-        """Return this as JSON has it."""
-        return asdict(self)
+        """Return this as JSON has it, of plain types only: xdist's workers send it, too."""
+        return {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in {**asdict(self), "outcome": self.outcome.value}.items()
+        }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         """Read what `to_json` wrote."""
-        known = {**data, "outcome": Outcome(data["outcome"])}
-        return cls(**{**known, "operations": tuple(data.get("operations", ()))})
+        lists = {key: tuple(value) for key, value in data.items() if isinstance(value, list)}
+        return cls(**{**data, **lists, "outcome": Outcome(data["outcome"])})
 
 
 @dataclass(frozen=True)

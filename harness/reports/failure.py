@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
 from harness.outcomes import CaseResult
 
+OUR_MODULES = re.compile(r"\bharness(\.[a-z_]+)+\.(?=[A-Z])")
 OPERATIONS_SHOWN = 6
 CONSOLE_LINES_SHOWN = 12
 EVIDENCE_LINES_SHOWN = 12
@@ -33,17 +36,19 @@ def _operations(case: CaseResult) -> list[str]:
 
 def _seen(case: CaseResult) -> list[str]:
     """pytest marks the assertion and its values with E; the traceback stays in the results."""
-    lines = [line[1:].removeprefix("   ") for line in case.details.splitlines() if line[:1] == "E"]
+    marked = "\n".join(line[1:] for line in case.details.splitlines() if line[:1] == "E")
+    lines = OUR_MODULES.sub("", textwrap.dedent(marked)).splitlines()
     return (lines or [case.message])[:EVIDENCE_LINES_SHOWN]
 
 
 def _ways_on(case: CaseResult) -> Iterator[str]:
-    said = [line.rstrip() for line in case.console.splitlines() if line.strip()]
+    said = list(case.evidence) or case.console.splitlines()
+    said = [line.rstrip() for line in said if line.strip()]
     left_out = len(said) - CONSOLE_LINES_SHOWN
     shown = said[:CONSOLE_LINES_SHOWN]
     if left_out > 0:
         shown.append(f"... {left_out} more lines in console.log")
-    yield from _block("Xen said", shown or ["nothing"])
+    yield from _block("Xen said" if case.outcome.blames_xen else "because", shown or ["nothing"])
     if case.again:
         yield from _block("again", [case.again])
     if case.directory:

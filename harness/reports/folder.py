@@ -8,10 +8,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.errors import UsageError
+from harness.errors import HarnessError, UsageError
 
 # Either of these says that a folder is an earlier run's, and may be replaced by a later one's.
-OURS = ("verdict.json", "results.json")
+OURS = ("verdict.json", "results.json", "bisect.json")
 
 
 @contextlib.contextmanager
@@ -32,7 +32,9 @@ def results_folder(wanted: Path | None) -> Iterator[Path]:
         ) from error
     try:
         yield folder
-    except BaseException:
+    except BaseException as problem:
+        if isinstance(problem, HarnessError) and any(folder.iterdir()):
+            raise  # the logs in it are the evidence
         shutil.rmtree(folder, ignore_errors=True)
         if earlier is not None:
             earlier.rename(folder)
