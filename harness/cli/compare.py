@@ -1,0 +1,85 @@
+"""`xenverify compare`: two Xens."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Annotated
+
+import typer
+
+from harness.cli import options as opt
+from harness.cli.display import Display, page
+from harness.errors import ExitCode
+
+Before = Annotated[str, typer.Argument(metavar="REF", help="The Xen before.")]
+After = Annotated[str, typer.Argument(metavar="REF", help="The Xen after, which is judged.")]
+# A reference longer than this heads no column.
+NAME_WIDTH = 24
+
+
+def command(
+    before: Before,
+    after: After,
+    keyword: opt.Keyword = "",
+    cases: opt.Cases = None,
+    machine: opt.MachineName = opt.DEFAULT_MACHINE,
+    release: opt.Release = False,
+    kconfig: opt.Kconfig = None,
+    cc: opt.Compiler = None,
+    no_sandbox: opt.NoSandbox = False,
+    jobs: opt.Jobs = 0,
+    output: opt.Output = None,
+    quiet: opt.Quiet = False,
+) -> ExitCode:
+    """Say what one Xen does that another did not.
+
+    \b
+    xenverify compare debian:bullseye debian:bookworm
+    xenverify compare git:~/src/xen@RELEASE-4.19.0 git:~/src/xen@staging -k grant
+    xenverify compare git:~/src/xen@HEAD ~/src/xen
+    """
+    from harness.cache import default_cache
+    from harness.cli import present
+    from harness.judging import Setting, Stage, judge, write_reports
+    from harness.machines import load_machine
+    from harness.reports.folder import results_folder
+    from harness.sides import Side
+    from harness.suites import Selection
+    from harness.verdicts import Question
+
+    load_machine(machine)
+    shared = opt.Shared(machine, release, tuple(kconfig or ()), cc, no_sandbox)
+    options = shared.build_options()
+    console, cache = page(), default_cache()
+    names = [before, after]
+    if before == after or max(map(len, names)) > NAME_WIDTH:
+        names = ["before", "after"]
+    with results_folder(output) as folder, Display(quiet=quiet) as display:
+        sides = [Side(before), Side(after)]
+        trees = [side.tree(cache, display.say) for side in sides]
+        facts = [
+            (label, f"{side.reference}  {tree.label}")
+            for label, side, tree in zip(("before", "after"), sides, trees, strict=True)
+        ]
+        present.show_facts(console, facts)
+        judgement = judge(
+            [
+                Stage(name, tree, shlex.join(["xenverify", "run", *side.words(), *shared.words()]))
+                for name, tree, side in zip(names, trees, sides, strict=True)
+            ],
+            Setting(
+                options,
+                machine,
+                cache,
+                folder,
+                Selection(tuple(cases or ()), keyword),
+                opt.cores(jobs),
+                display.say,
+                display.hear,
+                lambda builds: present.show_builds(console, names, builds),
+            ),
+        )
+        question = Question(names[0], names[1], tuple(facts), opt.repeating())
+        write_reports(question, judgement, folder)
+    present.show_comparison(console, question, judgement.whole, folder)
+    return judgement.exit_code

@@ -1,0 +1,106 @@
+"""`xenverify verify`: what a change does."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Annotated
+
+import typer
+
+from harness.cli import options as opt
+from harness.cli.display import Display, page
+from harness.errors import ExitCode
+
+Changes = Annotated[
+    list[str],
+    typer.Argument(metavar="CHANGE...", help="Patch, mbox, -, git:A..B or lore:ID; in order."),
+]
+On = Annotated[str, typer.Option("--on", metavar="REF", help="The Xen the change is for.")]
+Each = Annotated[bool, typer.Option("--each", help="Judge after every patch of the series.")]
+ReverseRemoval = Annotated[
+    bool,
+    typer.Option("--reverse", help="Judge the removal: before has the change, after has not."),
+]
+
+
+def command(
+    changes: Changes,
+    on: On,
+    each: Each = False,
+    reverse: ReverseRemoval = False,
+    keyword: opt.Keyword = "",
+    cases: opt.Cases = None,
+    machine: opt.MachineName = opt.DEFAULT_MACHINE,
+    release: opt.Release = False,
+    kconfig: opt.Kconfig = None,
+    cc: opt.Compiler = None,
+    no_sandbox: opt.NoSandbox = False,
+    jobs: opt.Jobs = 0,
+    output: opt.Output = None,
+    quiet: opt.Quiet = False,
+) -> ExitCode:
+    """Say what a change does to Xen: without it, and with it.
+
+    Both sides are built, every case runs on both, and each case gets its verdict.
+
+    \b
+    xenverify verify fix.patch --on debian:bookworm
+    xenverify verify v7-series.mbox --on git:~/src/xen@staging --each
+    xenverify verify git:master..topic --on git:~/src/xen@master
+    git diff | xenverify verify - --on git:.@HEAD
+    xenverify verify fix.patch --reverse --on debian:bookworm
+
+    Several changes are one series. With --reverse the removal is judged: it comes out of a tree
+    that has it, or goes into one that has not and comes out again; either way before is with it.
+    """
+    from harness.cache import default_cache
+    from harness.cli import present
+    from harness.judging import Setting, Stage, judge, write_reports
+    from harness.machines import load_machine
+    from harness.reports.folder import results_folder
+    from harness.sides import plan_change
+    from harness.suites import Selection
+    from harness.verdicts import Question
+
+    load_machine(machine)  # whatever is wrong with the command line shows before anything is built
+    shared = opt.Shared(machine, release, tuple(kconfig or ()), cc, no_sandbox)
+    options = shared.build_options()
+    stdin = opt.read_stdin(changes)
+    console, cache = page(), default_cache()
+    sides = ("with", "without") if reverse else ("without", "with")
+    with results_folder(output) as folder, Display(quiet=quiet) as display:
+        named = opt.keep_stdin(changes, stdin, folder)
+        change = plan_change(on, named, cache, reverse=reverse, progress=display.say)
+        facts = [("change", present.change_line(one)) for one in change.series]
+        facts += [("note", note) for one in change.series for note in present.change_notes(one)]
+        facts.append(("on", f"{on}  {change.stages[0][1].label}"))
+        if reverse:
+            facts.append(("reverse", "judged is the removal: with the change, then without it"))
+        present.show_facts(console, facts)
+        stages = change.stages if each else (change.stages[0], change.stages[-1])
+        names = [name for name, _ in stages] if each else list(sides)
+        words = [change.before.words(), *[change.after.words()] * (len(names) - 1)]
+        judgement = judge(
+            [
+                Stage(name, tree, shlex.join(["xenverify", "run", *side, *shared.words()]))
+                for name, (_, tree), side in zip(names, stages, words, strict=True)
+            ],
+            Setting(
+                options,
+                machine,
+                cache,
+                folder,
+                Selection(tuple(cases or ()), keyword),
+                opt.cores(jobs),
+                display.say,
+                display.hear,
+                lambda builds: present.show_builds(console, names, builds),
+            ),
+        )
+        command = opt.repeating(dict(zip(changes, named, strict=True)))
+        question = Question(*sides, tuple(facts), command)
+        write_reports(question, judgement, folder)
+    present.show_comparison(console, question, judgement.whole, folder)
+    if each:
+        present.show_steps(console, names[1:], judgement.steps)
+    return judgement.exit_code
