@@ -58,7 +58,9 @@ OTHER_SHARE = (OPERATIONS - FIRST_SHARE) // (MAX_VCPUS - 1)
 LOOK_SECONDS = 0.001
 LOOKS_BEFORE_SEARCH = 1000
 
-PSCI_CPU_ON = 0xC4000003  # Arm DEN0022, 64-bit call
+# Arm DEN0022: the 64-bit call, and its answers SUCCESS, ALREADY_ON, ON_PENDING.
+PSCI_CPU_ON = 0xC4000003
+PSCI_IS_ON = (0, -4, -5)
 SECONDS = 10.0
 
 
@@ -99,10 +101,10 @@ class SlotState(IntEnum):
 
 
 class Idle(IntEnum):
-    """IDLE_* of mailbox.h: what a vCPU without work does."""
+    """IDLE_* of mailbox.h: what the first vCPU does without work; the others are off."""
 
-    SPIN = 0
-    YIELD = 1
+    NAP = 0
+    SPIN = 1
 
 
 class AgentDied(XenHung):
@@ -265,7 +267,7 @@ class Agent:
         return at
 
     def set_idle(self, idle: Idle) -> None:
-        """Say what a vCPU does while it has no work."""
+        """Say what the first vCPU does while it has no work: NAP, unless told otherwise."""
         struct.pack_into("<I", self._bytes, IDLE_AT, idle)
 
     def run(
@@ -284,19 +286,20 @@ class Agent:
     def run_together(
         self, batches: Mapping[int, Sequence[Op]], seconds: float = SECONDS
     ) -> dict[int, list[Result]]:
-        """Run one batch on each vCPU named, all at the same time; start those that are off."""
-        for vcpu in batches:
-            self.start(vcpu)
-        for vcpu, operations in batches.items():
-            self._put(vcpu, operations)
-        for vcpu in batches:
-            self._words[self._slot(vcpu) // 8] += 1
+        """Run one batch on each vCPU named, all at the same time; start those that are off.
+
+        The first vCPU begins last, for it starts the others.
+        """
+        for vcpu in sorted(batches, reverse=True):
+            self.post(batches[vcpu], vcpu)
+            if vcpu:
+                self._wake(vcpu)
         for vcpu in batches:
             self._finish(vcpu, seconds)
         return {vcpu: self._results(vcpu, len(batches[vcpu])) for vcpu in batches}
 
     def post(self, operations: Sequence[Op], vcpu: int = 0) -> None:
-        """Hand over a batch that will not be answered, such as `stop`."""
+        """Hand over a batch and do not wait, as for `stop`, which is never answered."""
         self._put(vcpu, operations)
         self._words[self._slot(vcpu) // 8] += 1
 
@@ -305,25 +308,26 @@ class Agent:
         self._finish(0, seconds)
         return self._results(0, count)
 
-    def start(self, vcpu: int) -> None:
-        """Start a vCPU that is off, by PSCI; nothing happens to one that is up."""
-        if not 0 <= vcpu < MAX_VCPUS:
-            raise ValueError(f"the agent has no vCPU {vcpu}")
-        if self.state(vcpu) is not SlotState.OFF:
-            return
-        if vcpu == 0:
-            raise HarnessError(f"{self.name} is not up")
-        (answer,) = self.run([firmware(PSCI_CPU_ON, affinity(vcpu), self.header.secondary, vcpu)])
-        if answer.fault or answer.value:
-            raise HarnessError(
-                f"{self.name} has no vCPU {vcpu}: PSCI CPU_ON returned {answer.value}",
-                advice="Give the domain more vCPUs in the scenario.",
-            )
-        self._watch.wait(
-            lambda: self.state(vcpu) is not SlotState.OFF or None,
-            SECONDS,
-            f"{self.name}: vCPU {vcpu} to start",
-        )
+    def _wake(self, vcpu: int) -> None:
+        """Have a vCPU turned on, by PSCI, until it is up or has done what was posted for it.
+
+        It turns itself off without work, and may be at just that: then PSCI says that it is on.
+        """
+        words, slot = self._words, self._slot(vcpu) // 8
+
+        def awake() -> bool | None:
+            if self.state(vcpu) is not SlotState.OFF or words[slot] == words[slot + 1]:
+                return True
+            on = firmware(PSCI_CPU_ON, affinity(vcpu), self.header.secondary, vcpu)
+            (answer,) = self.run([on])
+            if answer.fault or answer.value not in PSCI_IS_ON:
+                raise HarnessError(
+                    f"{self.name} has no vCPU {vcpu}: PSCI CPU_ON returned {answer.value}",
+                    advice="Give the domain more vCPUs in the scenario.",
+                )
+            return None
+
+        self._watch.wait(awake, SECONDS, f"vCPU {vcpu} of {self.name} to start")
 
     def state(self, vcpu: int) -> SlotState:
         """What a vCPU is doing."""

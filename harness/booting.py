@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from harness import agent
-from harness.agent import Agent, Idle
+from harness.agent import Agent
 from harness.cache import Cache, default_cache
 from harness.domain import Domain, identify
 from harness.errors import HarnessError
@@ -69,9 +69,6 @@ class Booted(Host):
         if not plans:
             return []
         agents = agent.find_agents(self.ram, self, self._image, len(plans), AGENT_SECONDS)
-        if sum(plan.vcpus for plan in self.scenario.domains.values()) > self.machine.cpus:
-            for one in agents:
-                one.set_idle(Idle.YIELD)
         by_domid = {identify(one): one for one in agents}
         if by_domid.keys() != plans.keys():
             raise HarnessError(f"agents answer in the domains {sorted(by_domid)}, not {[*plans]}")

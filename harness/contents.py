@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from harness import agent as ops
@@ -105,7 +106,7 @@ class Eye:
         if all(result.fault for result in results):
             return HOLE
         words = [result.value & MASK for result in results]
-        return self._ram(gfn, words) or self._challenge(base) or UNKNOWN
+        return self._ram(gfn, words) or self._shared(base) or UNKNOWN
 
     def same_page(self, one: int, other: int) -> bool:
         """Whether a word written at one GFN can be read at the other."""
@@ -128,81 +129,104 @@ class Eye:
                 return RAM if mine else OtherRam(found)
         return None
 
-    def _challenge(self, base: int) -> Content | None:
-        """A page Xen shares, by what Xen does to it."""
-        if self._is_shared_info(base):
-            return SHARED_INFO_PAGE
-        version, frames = self._grant_table()
-        entry = 8 if version == 1 else 16
-        per_frame = PAGE_SIZE // entry
-        # The last two entries of a frame, in v2 their second words: nothing here is a grant.
-        last, before = PAGE_SIZE - 8, PAGE_SIZE - 8 - entry
-        number = self._swapped(base, before, last, frames, per_frame, per_frame - 2)
-        if number is not None:
-            return GrantFrame(number)
-        if version == 2:
-            status = PAGE_SIZE // 2  # 16-bit words
-            count = -(-frames * per_frame // status)
-            number = self._swapped(base, PAGE_SIZE - 4, PAGE_SIZE - 2, count, status, status - 2, 2)
-        return None if number is None else StatusFrame(number)
+    def _shared(self, base: int) -> Content | None:
+        """A page Xen shares, by what Xen does to it when asked."""
+        challenges = self._challenges(base)
+        before = self._domain.agent.run([ops.load(c.changed, c.width) for c in challenges])
+        steps: list[ops.Op | Call[Any]] = []
+        for challenge, old in zip(challenges, before, strict=True):
+            steps += challenge.steps(old.value)
+        results = iter(self._domain.run_mixed(steps))
+        found = None
+        for challenge, old in zip(challenges, before, strict=True):
+            changed, _, seen, *_ = islice(results, len(challenge.steps(old.value)))
+            faults = old.fault or changed.fault or seen.fault
+            if not faults and challenge.met_by(seen.value):
+                found = found or challenge.content
+        return found
 
-    def _is_shared_info(self, base: int) -> bool:
-        """Mask an event channel in the page; Xen's unmask finds that only in the real one."""
+    def _challenges(self, base: int) -> list[Challenge]:
+        """What to try on the page at `base`: one thing for each page that Xen may share."""
         if self._port is None:
             self._port = self._domain.event_channel(
                 xenabi.EventOp.alloc_unbound, dom=DOMID_SELF, remote_dom=DOMID_SELF
             )
-        mask = base + xenabi.SHARED_INFO_LAYOUT.offset("evtchn_mask") + self._port // 64 * 8
-        bit = 1 << self._port % 64
-        unmask = hypercalls.event_op(xenabi.EventOp.unmask, port=self._port)
-        (old,) = self._domain.agent.run([ops.load(mask)])
-        _, _, new, _ = self._domain.run_mixed(
-            [ops.store(mask, old.value | bit), unmask, ops.load(mask), ops.store(mask, old.value)]
+        about: list[Call[Any]] = [grants.version_call(), grants.size_call()]
+        version, size = self._domain.attempt(about)
+        frames = 0 if size.error else size.value[0]
+        challenges: list[Challenge] = [MaskedPort(base, self._port)]
+        if version.error or version.value == 1:
+            challenges += [SwappedEntries(GrantFrame(n), base, n, 8) for n in range(frames)]
+        else:
+            challenges += [SwappedEntries(GrantFrame(n), base, n, 16) for n in range(frames)]
+            statuses = -(-frames * (PAGE_SIZE // 16) // (PAGE_SIZE // 2))
+            challenges += [SwappedEntries(StatusFrame(n), base, n, 2) for n in range(statuses)]
+        return challenges
+
+
+class MaskedPort:
+    """Mask an event channel in the page: Xen's unmask clears the bit in the real shared_info."""
+
+    width = 8
+    content = SHARED_INFO_PAGE
+
+    def __init__(self, base: int, port: int) -> None:
+        offset = xenabi.SHARED_INFO_LAYOUT.offset("evtchn_mask") + port // 64 * 8
+        self.changed = base + offset
+        self._bit = 1 << port % 64
+        self._unmask = hypercalls.event_op(xenabi.EventOp.unmask, port=port)
+
+    def steps(self, old: int) -> list[ops.Op | Call[Any]]:
+        """Change, ask, look (the third step), and put back."""
+        return [
+            ops.store(self.changed, old | self._bit),
+            self._unmask,
+            ops.load(self.changed),
+            ops.store(self.changed, old),
+        ]
+
+    def met_by(self, seen: int) -> bool:
+        """Whether Xen did it to this page."""
+        return not seen & self._bit
+
+
+class SwappedEntries:
+    """Mark one of a frame's entries: Xen's swap moves it to the next one in the real frame.
+
+    `entry` is the size of one in bytes. The mark grants nothing, as it leaves the flags alone: they
+    are the first two bytes of a table's entry, and the low bits of a status.
+    """
+
+    def __init__(self, content: Content, base: int, frame: int, entry: int) -> None:
+        self.content = content
+        self.width = min(entry, 8)
+        self.changed = base + UNUSED_ENTRY * entry + entry - self.width  # its last word
+        self._other = self.changed + entry
+        ref = frame * PAGE_SIZE // entry + UNUSED_ENTRY
+        self._swap = grants.swap_call(ref, ref + 1)
+        self._mark = random.getrandbits(8 * self.width) & MARKS[self.width] | 1 << (
+            8 * self.width - 1
         )
-        return not old.fault and not new.fault and new.value & MASK == (old.value & ~bit) & MASK
 
-    def _grant_table(self) -> tuple[int, int]:
-        """Version of the grant table, and how many frames it has now."""
-        version = self._domain.attempt([grants.version_call()])[0]
-        size = self._domain.attempt([grants.size_call()])[0]
-        return (1 if version.error else version.value), (0 if size.error else size.value[0])
+    def steps(self, old: int) -> list[ops.Op | Call[Any]]:
+        """Change, ask, look (the third step), and put back."""
+        return [
+            ops.store(self.changed, self._mark, self.width),
+            self._swap,
+            ops.load(self._other, self.width),
+            self._swap,
+            ops.store(self.changed, old, self.width),
+        ]
 
-    def _swapped(
-        self,
-        base: int,
-        one: int,
-        other: int,
-        frames: int,
-        per_frame: int,
-        index: int,
-        width: int = 8,
-    ) -> int | None:
-        """The frame of the table in which Xen swaps the two entries (`index` and the next one)
-        when asked, as seen at offsets `one` and `other` of the page; they are swapped back."""
-        mark = random.getrandbits(8 * width) & MARK[width] | MARK_AT_LEAST[width]
-        old, _ = self._domain.agent.run(
-            [ops.load(base + one, width), ops.load(base + other, width)]
-        )
-        if old.fault:
-            return None
-        steps: list[ops.Op | Call[Any]] = [ops.store(base + one, mark, width)]
-        for frame in range(frames):
-            ref = frame * per_frame + index
-            swap = grants.swap_call(ref, ref + 1)
-            steps += [swap, ops.load(base + other, width), swap]
-        steps.append(ops.store(base + one, old.value, width))
-        results = self._domain.run_mixed(steps)
-        full = (1 << 8 * width) - 1
-        for frame in range(frames):
-            seen = results[2 + 3 * frame]
-            if not seen.fault and seen.value & full == mark:
-                return frame
-        return None
+    def met_by(self, seen: int) -> bool:
+        """Whether Xen did it to this page."""
+        return seen & (1 << 8 * self.width) - 1 == self._mark
 
 
-# Marks that grant nothing: a v1 entry's flags are its low 16 bits, a status has two low ones.
-MARK = {8: MASK & ~0xFFFF, 2: 0xFFE0}
-MARK_AT_LEAST = {8: 1 << 63, 2: 1 << 15}
+Challenge = MaskedPort | SwappedEntries
+MARKS = {8: MASK & ~0xFFFF, 2: 0xFFE0}
+# The last two entries of a frame in version 2; cases grant by the first ones.
+UNUSED_ENTRY = 254
 
 
 def _pattern(gfn: int, filling: int) -> int:

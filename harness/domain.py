@@ -98,7 +98,6 @@ class Domain:
         Each waits until the other is there; `skew_ns` then delays vCPU 1, or vCPU 0 if negative.
         The domain needs two vCPUs, and the scenario two physical CPUs, or nothing is at once.
         """
-        self.agent.start(1)
         self._arguments.reset()
         flags = self._arguments.take_flags(2)
         batches = {}

@@ -38,10 +38,10 @@ BOOT_SECONDS = 30.0
 LAST_WORD_SECONDS = 0.8
 SOCKET_BUFFER = 1 << 20  # as much of it as the kernel allows
 # While waiting: this long without sleeping at all, for most answers take microseconds.
-SPIN_SECONDS = 0.002
+SPIN_SECONDS = 0.0002
 SECONDS_WITHOUT_DOUBT = 0.5  # before this, nobody looks whether the machine still lives
 LAST_WORDS = 12  # lines of the console shown with a hang
-NAP_SECONDS = 0.0005
+NAP_SECONDS = 0.00005
 
 
 class BootableXen(Protocol):

@@ -8,10 +8,14 @@
 #include "agent.h"
 
 #define HYPERCALL_SCHED_OP  29
-#define SCHEDOP_YIELD       0
+#define SCHEDOP_POLL        3
+#define PSCI_CPU_OFF        0x84000002
 
-/* How often an idle vCPU looks before it lets others run, where that is asked. */
-#define NR_LOOKS            1000
+/* Without work: look all the time for a while, then sleep longer and longer. */
+#define NR_LOOKS            64
+#define AWAKE_NS            200000
+#define FIRST_NAP_NS        50000
+#define LONGEST_NAP_NS      1000000
 
 struct cpu cpus[MAX_VCPUS];
 u8 stacks[MAX_VCPUS][STACK_SIZE] __attribute__((aligned(16)));
@@ -53,37 +57,90 @@ void agent_died(struct cpu *cpu)
     stop(slot, SLOT_DIED);
 }
 
-static void let_others_run(void)
+/*
+ * Sleep in Xen, which lets other domains, and the host's other processes, run.
+ *
+ * SCHEDOP_poll takes a time on Xen's clock.  That one is behind the physical
+ * counter, by at most what the counter showed when Xen made this domain, which
+ * is where the virtual counter starts.  Waking too early says how much less.
+ */
+static void nap(u64 duration)
 {
-    static const u64 arguments[NR_ARGUMENTS] = {
-        SCHEDOP_YIELD, 0, 0, 0, 0, HYPERCALL_SCHED_OP
+    static u64 behind;
+    struct
+    {
+        u64 ports;
+        u64 nr_ports;
+        u64 timeout;
+    } poll = { 0, 0, 0 };
+    u64 arguments[NR_ARGUMENTS] = {
+        SCHEDOP_POLL, (u64)&poll, 0, 0, 0, HYPERCALL_SCHED_OP
     };
+    u64 start = to_ns(physical_counter()), slept;
 
+    if ( !behind )
+        behind = start - to_ns(counter());
+
+    poll.timeout = start - behind + duration;
     do_hypercall(arguments);
+
+    slept = to_ns(physical_counter()) - start;
+    if ( slept < duration )
+        behind -= behind < duration - slept ? behind : duration - slept;
 }
 
-static u64 wait_for_work(const volatile struct slot *slot)
+static void wait_for_work(const volatile struct slot *slot)
 {
+    u64 start = counter(), duration = FIRST_NAP_NS;
     unsigned int looks = 0;
 
     while ( slot->posted == slot->done )
     {
         __asm__ volatile ( "yield" );
         if ( ++looks % NR_LOOKS == 0 &&
-             *(volatile u32 *)&mailbox.idle == IDLE_YIELD )
-            let_others_run();
+             *(volatile u32 *)&mailbox.idle == IDLE_NAP &&
+             to_ns(counter() - start) > AWAKE_NS )
+        {
+            nap(duration);
+            duration = duration * 2 < LONGEST_NAP_NS ? duration * 2 : LONGEST_NAP_NS;
+        }
     }
-    memory_barrier();
-
-    return slot->posted;
 }
 
-static void serve(struct slot *slot)
+/*
+ * All vCPUs but the first turn themselves off when they have no work; the host
+ * has them turned on again.  It posts first and looks at the state second, here
+ * it is the other way round: one of the two sees what the other did.
+ */
+static void turn_off(volatile struct slot *slot)
 {
+    static const u64 arguments[NR_ARGUMENTS] = { PSCI_CPU_OFF };
+
+    while ( slot->posted == slot->done )
+    {
+        slot->state = SLOT_OFF;
+        memory_barrier();
+        if ( slot->posted == slot->done )
+            do_firmware(arguments);
+        slot->state = SLOT_UP;
+    }
+}
+
+static void __attribute__((noreturn)) serve(u64 number)
+{
+    struct slot *slot = &mailbox.slot[number];
+
     for ( ; ; )
     {
-        u64 batch = wait_for_work(slot);
+        u64 batch;
 
+        if ( number )
+            turn_off(slot);
+        else
+            wait_for_work(slot);
+
+        memory_barrier();
+        batch = *(volatile u64 *)&slot->posted;
         if ( slot->first < NR_OPERATIONS &&
              slot->count <= NR_OPERATIONS - slot->first )
             run(slot, &mailbox.operation[slot->first], slot->count);
@@ -133,6 +190,7 @@ static void open_mailbox(u64 fdt)
     mailbox.fdt = fdt;
     mailbox.secondary = (u64)secondary_start;
     __asm__ volatile ( "mrs %0, cntfrq_el0" : "=r" (mailbox.frequency) );
+    mailbox.slot[0].state = SLOT_UP;
     take_preloaded();
 
     /* The compiler must not know the sum, or it would be in the image. */
@@ -143,12 +201,10 @@ static void open_mailbox(u64 fdt)
 
 void agent_main(u64 number, u64 fdt)
 {
-    struct slot *slot = &mailbox.slot[number];
-
     this_cpu()->number = number;
-    if ( !number )
+    if ( number )
+        *(volatile u32 *)&mailbox.slot[number].state = SLOT_UP;
+    else
         open_mailbox(fdt);
-    slot->state = SLOT_UP;
-    serve(slot);
-    __builtin_unreachable();
+    serve(number);
 }

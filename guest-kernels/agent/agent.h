@@ -52,6 +52,8 @@ int mmu_reach(u64 address);
 
 /* operations.c */
 u64 counter(void);
+u64 physical_counter(void);
+u64 to_ns(u64 ticks);
 void run(struct slot *slot, struct operation *first, u32 count);
 
 /* agent.c */

@@ -68,17 +68,17 @@ struct slot
     u32 state;    /* SLOT_* */
     u64 vector;   /* of the exception that ended a vCPU, and what it found */
     u64 esr, far, elr, lr;
-    u64 reserved[6];
+    u64 reserved[7];
 };
 
-#define SLOT_OFF         0
+#define SLOT_OFF         0 /* every vCPU but the first, when it has no work */
 #define SLOT_UP          1
 #define SLOT_STOPPED     2 /* by OP_STOP */
 #define SLOT_DIED        3 /* by an exception that no operation caused */
 
-/* What a vCPU without work does. */
-#define IDLE_SPIN        0
-#define IDLE_YIELD       1 /* SCHEDOP_yield: other domains share the CPU */
+/* What the first vCPU does without work; the others turn themselves off. */
+#define IDLE_NAP         0 /* look for a moment, then sleep in Xen, by and by */
+#define IDLE_SPIN        1 /* look all the time: Xen is left alone */
 
 struct mailbox
 {

@@ -15,10 +15,29 @@ u64 counter(void)
     return now;
 }
 
-static u64 ticks(u64 ns)
+/* The same, as Xen sees it: not beginning with this domain. */
+u64 physical_counter(void)
 {
-    return ns / NS_PER_SECOND * mailbox.frequency +
-           ns % NS_PER_SECOND * mailbox.frequency / NS_PER_SECOND;
+    u64 now;
+
+    __asm__ volatile ( "isb; mrs %0, cntpct_el0" : "=r" (now) :: "memory" );
+
+    return now;
+}
+
+static u64 scale(u64 value, u64 from, u64 to)
+{
+    return value / from * to + value % from * to / from;
+}
+
+static u64 to_ticks(u64 ns)
+{
+    return scale(ns, NS_PER_SECOND, mailbox.frequency);
+}
+
+u64 to_ns(u64 ticks)
+{
+    return scale(ticks, mailbox.frequency, NS_PER_SECOND);
 }
 
 static u64 load(u64 address, u64 width)
@@ -108,7 +127,7 @@ static u64 do_barrier(const u64 *argument)
 
 static u64 do_await(const u64 *argument)
 {
-    u64 start = counter(), patience = ticks(argument[3]);
+    u64 start = counter(), patience = to_ticks(argument[3]);
 
     while ( load(argument[0], argument[1]) != argument[2] )
         if ( counter() - start > patience )
@@ -119,7 +138,7 @@ static u64 do_await(const u64 *argument)
 
 static u64 do_sleep(const u64 *argument)
 {
-    u64 start = counter(), duration = ticks(argument[0]);
+    u64 start = counter(), duration = to_ticks(argument[0]);
 
     while ( counter() - start < duration )
         continue;
