@@ -18,8 +18,8 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -142,14 +142,33 @@ class Cache:
 
     @contextmanager
     def scratch(self, purpose: str) -> Iterator[Path]:
-        """Give an empty directory on the cache's file system, and remove it at the end."""
+        """Give an empty directory on the cache's file system, and remove it at the end.
+
+        Those of runs that were killed are removed too: nobody holds their lock.
+        """
         with self._explained():
-            (self.root / "scratch").mkdir(parents=True, exist_ok=True)
-            directory = Path(tempfile.mkdtemp(prefix=f"{purpose}-", dir=self.root / "scratch"))
+            self._sweep()
+            directory = self.root / "scratch" / f"{purpose}-{uuid.uuid4().hex[:16]}"
+            held = self._scratch_lock(directory)
+            held.acquire()  # before there is anything to sweep
+            directory.mkdir(parents=True)
         try:
             yield directory
         finally:
             shutil.rmtree(directory, ignore_errors=True)
+            Path(held.lock_file).unlink(missing_ok=True)
+            held.release()
+
+    def _scratch_lock(self, directory: Path) -> FileLock:
+        (self.root / "locks").mkdir(parents=True, exist_ok=True)
+        return FileLock(self.root / "locks" / f"scratch-{directory.name}.lock", thread_local=False)
+
+    def _sweep(self) -> None:
+        """Remove scratch directories whose runs are dead."""
+        for directory in self.root.glob("scratch/*"):
+            lock = self._scratch_lock(directory)
+            with suppress(Timeout, OSError), lock.acquire(timeout=0):
+                shutil.rmtree(directory, ignore_errors=True)
 
     def entries(self) -> list[Entry]:
         """List every finished entry, the one used last first."""

@@ -32,6 +32,11 @@ class Flags:
 
 FLAGS = (
     Flags(
+        (4, 13),
+        ("-Wno-error",),
+        "gcc 9 and later warn about addresses of packed members, and more",
+    ),
+    Flags(
         (4, 15),
         ("-mno-outline-atomics",),
         "gcc 10 calls libgcc for atomics; Xen's arch.mk has this itself from 4.14.6 and 4.15 on",
