@@ -8,7 +8,7 @@ the grant table in grants.py.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, TypeVar
@@ -50,6 +50,8 @@ class Domain:
         agent.name = f"the agent of {self.name}"
         self.history: deque[str] = deque(maxlen=HISTORY)
         """The last operations, as "d1 XENMEM_remove_from_physmap(gfn=0x38020) -> 0"."""
+        self.after_calls: Callable[[Domain, Sequence[Call[Any]]], None] | None = None
+        """Told of the calls that were made, once all have been answered."""
         self.grant_table = GrantTable(self)
         self._arguments = Arguments(agent)
         self._eye = Eye(self)
@@ -73,6 +75,7 @@ class Domain:
             answers += [
                 self._answer(call, result) for call, result in zip(group, results, strict=True)
             ]
+        self._made(calls)
         return answers
 
     @contextmanager
@@ -112,6 +115,7 @@ class Domain:
         results = self.agent.run_together(batches)
         if not all(results[vcpu][1].value for vcpu in (0, 1)):
             raise HarnessError(f"the two vCPUs of {self.name} did not meet")
+        self._made([*one, *other])
         return self._answers(one, results[0], 0), self._answers(other, results[1], 1)
 
     def _answers(
@@ -132,7 +136,9 @@ class Domain:
         """Run operations and calls in order, in one batch; nothing is raised or remembered."""
         self._arguments.reset()
         placed = [self._arguments.place(s) if isinstance(s, Call) else s for s in steps]
-        return self.agent.run(placed)
+        results = self.agent.run(placed)
+        self._made([step for step in steps if isinstance(step, Call)])
+        return results
 
     def _answer(self, call: Call[T], result: Result, vcpu: int = 0) -> Answer[T]:
         answer = Answer(call)
@@ -142,6 +148,10 @@ class Domain:
             answer.settle(result.value, self._arguments.read)
         self._remember(repr(answer), vcpu)
         return answer
+
+    def _made(self, calls: Sequence[Call[Any]]) -> None:
+        if self.after_calls is not None and calls:
+            self.after_calls(self, calls)
 
     def _remember(self, text: str, vcpu: int = 0) -> None:
         self.history.append(f"{self.name}{f'v{vcpu}' if vcpu else ''} {text}")

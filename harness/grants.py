@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from harness import xenabi
-from harness.hypercalls import Buffer, Call, GrantError, Reply, words
+from harness.hypercalls import Buffer, Call, GrantError, Reply, Touches, words
 from harness.xenabi import DOMID_SELF, GrantOp, Hypercall, Structure, domid_text
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def grant_call(
     shown: str,
     read: Callable[[Members, Reply], T],
     pointers: tuple[tuple[int, Buffer], ...] = (),
+    touches: Touches | None = (),
     **values: int,
 ) -> Call[T]:
     """A grant table hypercall with one structure; `read` gets its members afterwards."""
@@ -40,7 +41,7 @@ def grant_call(
             raise GrantError(members["status"], text)
         return read(members, reply)
 
-    return Call(text, Hypercall.grant_table_op, (operation, buffer, 1), answer)
+    return Call(text, Hypercall.grant_table_op, (operation, buffer, 1), answer, touches)
 
 
 def setup_call(frames: int = 1, *, domid: int = DOMID_SELF) -> Call[list[int]]:
@@ -87,6 +88,7 @@ def set_version_call(version: int) -> Call[int]:
         xenabi.SET_VERSION,
         str(version),
         lambda members, _: members["version"],
+        touches=None,  # going back to version 1 unmaps the status frames, wherever they are
         version=version,
     )
 
@@ -114,6 +116,7 @@ def map_call(gfn: int, ref: int, domid: int, *, readonly: bool = False) -> Call[
         xenabi.MAP_GRANT_REF,
         f"gfn={gfn:#x}, ref={ref}, domid={domid_text(domid)}{', readonly' if readonly else ''}",
         lambda members, _: members["handle"],
+        touches=((DOMID_SELF, gfn, 1),),
         host_addr=gfn << xenabi.PAGE_SHIFT,
         flags=flags,
         ref=ref,
@@ -128,6 +131,7 @@ def unmap_call(gfn: int, handle: int) -> Call[None]:
         xenabi.UNMAP_GRANT_REF,
         f"gfn={gfn:#x}, handle={handle}",
         lambda *_: None,
+        touches=((DOMID_SELF, gfn, 1),),
         host_addr=gfn << xenabi.PAGE_SHIFT,
         handle=handle,
     )

@@ -73,6 +73,9 @@ class Buffer:
 Reply = Callable[[Buffer], bytes]
 """What a buffer holds after the hypercall."""
 
+Touches = tuple[tuple[int, int, int], ...]
+"""Parts of physmaps, each as domid (or DOMID_SELF), first GFN, number of pages."""
+
 
 def as_is(value: int, _: Reply) -> int:
     return value
@@ -86,6 +89,8 @@ class Call(Generic[T]):
     number: int
     arguments: tuple[int | Buffer, ...]
     read: Callable[[int, Reply], T]
+    touches: Touches | None = None
+    """All of any physmap that the call names, and so may change; None where that is unknown."""
 
     def __str__(self) -> str:
         return self.text

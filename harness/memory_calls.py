@@ -10,7 +10,7 @@ import struct
 from collections.abc import Sequence
 
 from harness import xenabi
-from harness.hypercalls import Buffer, Call, Reply, as_is, words
+from harness.hypercalls import Buffer, Call, Reply, Touches, as_is, words
 from harness.xenabi import DOMID_SELF, Hypercall, MapSpace, MemoryOp, domid_text
 
 UNTOUCHED = 0x7FFF
@@ -31,9 +31,15 @@ def _space(space: int) -> str:
     return MapSpace(space).name if space in list(MapSpace) else str(space)
 
 
-def memory_op(operation: int, text: str, argument: Buffer | int) -> Call[int]:
+def memory_op(
+    operation: int, text: str, argument: Buffer | int, touches: Touches | None = None
+) -> Call[int]:
     """XENMEM_* with one argument, given as it lies in memory or as an address."""
-    return Call(f"XENMEM_{text}", Hypercall.memory_op, (operation, argument), as_is)
+    return Call(f"XENMEM_{text}", Hypercall.memory_op, (operation, argument), as_is, touches)
+
+
+def _pages(gfns: Sequence[int], domid: int, pages: int = 1) -> Touches:
+    return tuple((domid, gfn, pages) for gfn in gfns)
 
 
 def add_to_physmap(
@@ -43,7 +49,9 @@ def add_to_physmap(
     data = xenabi.ADD_TO_PHYSMAP.pack(domid=domid, size=size, space=space, idx=idx, gpfn=gfn)
     text = f"add_to_physmap(space={_space(space)}, idx={_index(idx)}, gfn={gfn:#x}"
     text += (f", size={size}" if size else "") + _domid(domid) + ")"
-    return memory_op(MemoryOp.add_to_physmap, text, Buffer(data))
+    return memory_op(
+        MemoryOp.add_to_physmap, text, Buffer(data), _pages([gfn], domid, max(1, size))
+    )
 
 
 def _index(idx: int) -> str:
@@ -54,7 +62,7 @@ def remove_from_physmap(gfn: int, *, domid: int = DOMID_SELF) -> Call[int]:
     """Take away what is at `gfn`."""
     data = xenabi.REMOVE_FROM_PHYSMAP.pack(domid=domid, gpfn=gfn)
     text = f"remove_from_physmap(gfn={gfn:#x}{_domid(domid)})"
-    return memory_op(MemoryOp.remove_from_physmap, text, Buffer(data))
+    return memory_op(MemoryOp.remove_from_physmap, text, Buffer(data), _pages([gfn], domid))
 
 
 def add_to_physmap_batch(
@@ -91,6 +99,7 @@ def add_to_physmap_batch(
         Hypercall.memory_op,
         (MemoryOp.add_to_physmap_batch, Buffer(data, arrays)),
         read,
+        _pages([gfn for _, gfn in entries], domid),
     )
 
 
@@ -104,7 +113,8 @@ def _on_extents(
     operation: MemoryOp, gfns: Sequence[int], order: int, domid: int, flags: int = 0
 ) -> Call[int]:
     text = f"{operation.name}({_gfns(gfns)}{f', order={order}' if order else ''}{_domid(domid)})"
-    return memory_op(operation, text, _reservation(gfns, order, domid, flags))
+    touches = _pages(gfns, domid, 1 << order)
+    return memory_op(operation, text, _reservation(gfns, order, domid, flags), touches)
 
 
 def populate_physmap(
@@ -134,6 +144,7 @@ def increase_reservation(
         Hypercall.memory_op,
         (MemoryOp.increase_reservation, Buffer(data, ((where, numbers),))),
         lambda value, reply: list(struct.unpack(f"<{extents}Q", reply(numbers)))[:value],
+        (),
     )
 
 
@@ -147,13 +158,14 @@ def memory_exchange(
     data = bytes(inside.data) + bytes(outside.data) + bytes(8)  # struct xen_memory_exchange
     pointers = ((where, inside.pointers[0][1]), (size + where, outside.pointers[0][1]))
     text = f"exchange({_gfns(given)}, {_gfns(wanted)}{_domid(domid)})"
-    return memory_op(MemoryOp.exchange, text, Buffer(data, pointers))
+    touches = _pages([*given, *wanted], domid)
+    return memory_op(MemoryOp.exchange, text, Buffer(data, pointers), touches)
 
 
 def about_domain(operation: MemoryOp, domid: int = DOMID_SELF) -> Call[int]:
     """current_reservation, maximum_reservation (pages), maximum_gpfn: a number about a domain."""
     text = f"{operation.name}({domid_text(domid)})"
-    return memory_op(operation, text, Buffer(struct.pack("<H", domid)))
+    return memory_op(operation, text, Buffer(struct.pack("<H", domid)), ())
 
 
 def acquire_resource(
@@ -165,4 +177,5 @@ def acquire_resource(
     )
     where = xenabi.ACQUIRE_RESOURCE.offset("frame_list")
     text = f"acquire_resource({domid_text(domid)}, type={resource}, id={identifier}, {_gfns(gfns)})"
-    return memory_op(MemoryOp.acquire_resource, text, Buffer(data, ((where, words(gfns)),)))
+    buffer = Buffer(data, ((where, words(gfns)),))
+    return memory_op(MemoryOp.acquire_resource, text, buffer, _pages(gfns, DOMID_SELF))
