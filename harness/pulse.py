@@ -28,6 +28,12 @@ IDLE_SHARE = 0.05
 SPIN_SECONDS = 2.0
 SPIN_BYTES = 256
 SPIN_SHARE = 0.3
+# Entries of a vector table are this far apart. A CPU stopped at one says nothing: on a busy
+# machine it is often an interrupt, taken just because it was stopped, that brought it there.
+VECTOR_BYTES = 0x80
+# After a reset the vector table is at 0, where there is no RAM. Who faults without one of his own
+# goes there, faults again, and goes there.
+NO_VECTORS_BYTES = 0x800
 LOOKS_THAT_CONVINCE = 8
 
 _CPU = re.compile(r"CPU#(\d+)\s+PC=([0-9a-f]+).*?PSTATE=[0-9a-f]+ \S+ EL(\d)", re.DOTALL)
@@ -83,7 +89,7 @@ class Pulse:
         self._looks.append(self._look())
         while self._looks[-1].time - self._looks[0].time > 2 * SPIN_SECONDS:
             self._looks.popleft()
-        return self._idle() or self._spinning()
+        return self._idle() or self._lost() or self._spinning()
 
     def _refuse_stopped(self) -> None:
         """Raise HarnessError if QEMU runs no guest because of somebody else."""
@@ -136,12 +142,18 @@ class Pulse:
     def _spinning(self) -> str | None:
         looks = self._since(SPIN_SECONDS)
         for cpu, thread in self._threads.items() if looks else ():
-            places = [look.pcs.get(cpu) for look in looks]
-            pcs = [place[1] for place in places if place is not None and place[0] == 2]
-            if len(pcs) < len(places) or max(pcs) - min(pcs) > SPIN_BYTES:
+            places = [look.pcs[cpu] for look in looks if look.pcs[cpu][1] % VECTOR_BYTES]
+            levels, pcs = zip(*places, strict=True) if places else ((), ())
+            if len(places) < LOOKS_THAT_CONVINCE or set(levels) != {2}:
                 continue
-            if _busy(looks[0], looks[-1], thread):
+            if max(pcs) - min(pcs) <= SPIN_BYTES and _busy(looks[0], looks[-1], thread):
                 return f"CPU {cpu} {_place(2, pcs[-1])} and does not get out of there"
+        return None
+
+    def _lost(self) -> str | None:
+        looks = self._since(IDLE_SECONDS)
+        if looks and all(look.pcs[0][1] < NO_VECTORS_BYTES for look in looks):
+            return f"CPU 0 faults at {looks[-1].pcs[0][1]:#x}, where no Xen is, without end"
         return None
 
 

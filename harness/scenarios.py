@@ -48,7 +48,7 @@ class Scenario:
     dom0: DomainPlan | None = None
     xen_args: tuple[str, ...] = ()
     pcpus: int = 1
-    """Physical CPUs it needs at least; with one, no two vCPUs ever run at the same moment."""
+    """Physical CPUs it needs at least; a domain with more vCPUs than that gets one for each."""
 
     @property
     def domains(self) -> dict[int, DomainPlan]:
@@ -92,8 +92,10 @@ class Scenario:
 
     def fitted(self, machine: Machine) -> Machine:
         """`machine`, grown to hold these domains."""
-        needed = sum(plan.memory_mib for plan in self.domains.values()) + XEN_MIB
-        return machine.at_least(cpus=self.pcpus, ram_mib=needed)
+        plans = self.domains.values()
+        memory = sum(plan.memory_mib for plan in plans) + XEN_MIB
+        cpus = max([self.pcpus, *(plan.vcpus for plan in plans)])
+        return machine.at_least(cpus=cpus, ram_mib=memory)
 
 
 def _names(kind: type[Scenario | DomainPlan]) -> set[str]:
