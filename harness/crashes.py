@@ -26,7 +26,11 @@ SIGNS = (
     Sign("assertion", re.compile(r"Assertion '.*' failed at "), "xen/include/xen/lib.h"),
     Sign("BUG", re.compile(r"Xen BUG at "), "xen/arch/arm/traps.c, do_bug_frame"),
     Sign("unexpected trap", re.compile(r"CPU\d+: Unexpected Trap: "), "xen/arch/arm/traps.c"),
-    Sign("trap", re.compile(r"[A-Z][A-Za-z ]+ Trap\. (Syndrome|HSR|ESR)="), "xen/arch/arm/traps.c"),
+    Sign(
+        "trap",  # of its own; an "Unknown Guest Trap" goes back to the guest
+        re.compile(r"(?!Unknown Guest)[A-Z][A-Za-z ]+ Trap\. (Syndrome|HSR|ESR)="),
+        "xen/arch/arm/traps.c",
+    ),
     Sign("panic", re.compile(r"Panic on CPU \d+:"), "xen/drivers/char/console.c, panic"),
     # After these Xen runs on, with a domain less or with a warning.
     Sign(

@@ -116,7 +116,7 @@ def _value(profile: Mapping[str, Any], path: Path, kind: type[Kind], *keys: str)
 def _strings(profile: Mapping[str, Any], path: Path, *keys: str) -> dict[str, str]:
     table: Any = profile
     for key in keys:
-        table = table.get(key, {})
+        table = table.get(key, {}) if isinstance(table, Mapping) else None
     if not isinstance(table, dict) or not all(isinstance(text, str) for text in table.values()):
         raise UsageError(f"{path}: {'.'.join(keys)} must be a table of strings")
     return dict(table)
