@@ -37,7 +37,7 @@ PRODUCTS = {"xen": "xen/xen", "xen-syms": "xen/xen-syms", "config": "xen/.config
 LOG = "build.log"
 RECORD = "build.json"
 # What Xen would otherwise say of time and place; equal sources must give equal bytes.
-EPOCH = 0
+EPOCH = 315532800  # 1980; gzip takes no time before 1970-01-01 00:00:01
 IDENTITY = {
     "XEN_BUILD_DATE": "undated",
     "XEN_BUILD_TIME": "undated",
