@@ -10,11 +10,12 @@ import re
 # The most telling first: a compiler's or linker's own complaint; then make's and the shell's.
 COMPLAINTS = (
     re.compile(r"(?:^|: )(?:fatal )?error: |undefined reference to|multiple definition of"),
-    re.compile(r"\*\*\* (?!\[)|No such file or directory|not found$|Permission denied|Error:"),
-    re.compile(r"\*\*\* \["),
+    re.compile(r"\*\*\* (?!\[|Waiting)|No such file or directory|not found$|Permission denied"),
 )
+FAILED_RECIPE = re.compile(r"\*\*\* \[")
 NO_ROOM = "No space left on device"
 UNPRINTABLE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[^\t\x20-\x7e\x80-\uffff]")
+LINES_BEFORE = 2  # what a failing command printed
 LINES_AFTER = 2  # a compiler shows the source line and points into it
 MOST = 12
 
@@ -30,7 +31,11 @@ def decisive_lines(text: str) -> list[str]:
                 chosen += [n for n in shown if n == number or re.match(r" .*\|", lines[n])]
         if chosen:
             return [lines[number] for number in dict.fromkeys(chosen)][:MOST]
-    return [line for line in lines if line][-MOST:]
+    said = [line for line in lines if line and "directory '" not in line]
+    for number, line in enumerate(said):
+        if FAILED_RECIPE.search(line):
+            return said[max(0, number - LINES_BEFORE) : number + 1]
+    return said[-MOST:]
 
 
 def ran_out_of_room(text: str) -> bool:

@@ -44,11 +44,14 @@ def resolve(
     with cache.lock(f"index-{index.name}", progress=progress):
         try:
             tree = _import(repository, directory, paths, index)
-        except GitError as error:
+        except GitError:
             index.unlink(missing_ok=True)  # it may be what is wrong
-            raise UsageError(
-                f"{reference} cannot be read: {error}", evidence=error.lines[1:4]
-            ) from None
+            try:
+                tree = _import(repository, directory, paths, index)
+            except GitError as error:
+                raise UsageError(
+                    f"{reference} cannot be read: {error}", evidence=error.lines[1:4]
+                ) from None
     return describe_tree(
         reference=reference,
         repository=repository,

@@ -105,7 +105,10 @@ def _binutils_prefix(compiler: Path) -> str | None:
 
 def _refuse_wrong_target(compiler: Path, arch: str) -> None:
     """Raise UsageError for a compiler that makes code for another machine, or is no gcc."""
-    machine = _output(str(compiler), "-dumpmachine")
+    try:
+        machine = _output(str(compiler), "-dumpmachine")
+    except HarnessError:
+        raise UsageError(f"{compiler} is no compiler that says what it makes code for") from None
     if not machine.startswith(ARCHES[arch][0].split("-")[0]):
         raise UsageError(
             f"the compiler {compiler} makes code for {machine or 'no machine it names'}",

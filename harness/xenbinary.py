@@ -48,7 +48,7 @@ def identify(syms: Path) -> Identification:
                     digest.update(place.encode())
                     if section["sh_type"] != "SHT_NOBITS":
                         digest.update(section.data())
-            has_dwarf = elf.has_dwarf_info()
+            has_dwarf = elf.get_section_by_name(".debug_info") is not None
     except (ELFError, StopIteration) as error:
         raise NotXenError(f"it is no whole ELF file: {error}") from None
     if not build_id:
