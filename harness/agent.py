@@ -318,7 +318,7 @@ class Agent:
         def awake() -> bool | None:
             if self.state(vcpu) is not SlotState.OFF or words[slot] == words[slot + 1]:
                 return True
-            on = firmware(PSCI_CPU_ON, affinity(vcpu), self.header.secondary, vcpu)
+            on = firmware(PSCI_CPU_ON, affinity(vcpu), self.header.secondary)
             (answer,) = self.run([on])
             if answer.fault or answer.value not in PSCI_IS_ON:
                 raise HarnessError(

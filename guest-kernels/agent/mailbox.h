@@ -90,7 +90,7 @@ struct mailbox
     u64 image;    /* the agent's own memory, mailbox included: from here ... */
     u64 end;      /* ... to here */
     u64 fdt;      /* as given by Xen */
-    u64 secondary; /* where PSCI CPU_ON shall start vCPUs, number in x0 */
+    u64 secondary; /* where PSCI CPU_ON shall start other vCPUs */
     u64 frequency; /* of the generic timer */
     u64 reserved[7];
     struct slot slot[MAX_VCPUS];

@@ -2,7 +2,7 @@
  * The arm64 Image header, and every vCPU's way from Xen to C.
  *
  * Xen enters with the MMU off: the first vCPU here with its device tree in x0,
- * the others at secondary_start with their number in x0 (as CPU_ON was told).
+ * the others at secondary_start, where PSCI CPU_ON sends them.
  */
 #include "agent.h"
 
@@ -56,8 +56,17 @@ primary_start:
         mov     x1, x19
         b       agent_main
 
+        /*
+         * The number is by MPIDR_EL1, 16 vCPUs to a cluster, and not what CPU_ON
+         * was told for x0: a vCPU that is just turning itself off when another
+         * turns it on again comes here with the result of CPU_OFF in x0
+         * (do_vpsci_0_2_call() in xen/arch/arm/vpsci.c stores it last).
+         */
 ENTRY(secondary_start):
-        mov     x20, x0
+        mrs     x20, mpidr_el1
+        ubfx    x0, x20, #8, #8
+        and     x20, x20, #0xf
+        orr     x20, x20, x0, lsl #4
         bl      set_up_vcpu
         bl      mmu_on
         mov     x0, x20
