@@ -6,21 +6,31 @@ with the domains, this refuses to know.
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
-from harness import agent
+from harness import agent, inspection
 from harness.agent import Agent
 from harness.cache import Cache, default_cache
 from harness.domain import Domain, identify
 from harness.errors import HarnessError
-from harness.hosts import BootableXen, Host
+from harness.hosts import BootableXen, Host, Probe
+from harness.inspection import Inspector
 from harness.machines import Machine
 from harness.scenarios import DomainPlan, Scenario
 
 AGENT_SECONDS = 20.0
 IDLE_DOM0 = "idle"
 """The name of a plan that is only there because Xen does not boot without a dom0."""
+
+
+class InspectableXen(BootableXen, Protocol):
+    """What of a build it takes to look into it as well."""
+
+    @property
+    def syms(self) -> Path:
+        """The same Xen with its symbols."""
 
 
 class Booted(Host):
@@ -31,16 +41,20 @@ class Booted(Host):
 
     def __init__(
         self,
-        build: BootableXen,
+        build: InspectableXen,
         machine: Machine,
         scenario: Scenario,
         directory: Path,
         *,
         kernel: Path,
+        cache: Cache | None = None,
+        probe: Probe | None = None,
     ) -> None:
         """`kernel` is the agent's image, for every domain whose plan names no other."""
-        super().__init__(build, machine, scenario, directory, default_kernel=kernel)
+        super().__init__(build, machine, scenario, directory, default_kernel=kernel, probe=probe)
         self._image = kernel
+        self._syms = build.syms
+        self._cache = cache
 
     def __enter__(self) -> Self:
         super().__enter__()
@@ -50,6 +64,14 @@ class Booted(Host):
             self.close()
             raise
         return self
+
+    @cached_property
+    def inspector(self) -> Inspector:
+        """The view of Xen's own tables; CannotInspect says why there is none."""
+        cache = self._cache or default_cache()
+        inspector = inspection.attach(self.ram, self._syms, self.build.build_id, cache)
+        self._open.callback(inspector.close)
+        return inspector
 
     @property
     def agents(self) -> list[Agent]:
@@ -84,15 +106,18 @@ def _is_idle(plan: DomainPlan) -> bool:
 
 
 def boot(
-    build: BootableXen,
+    build: InspectableXen,
     machine: Machine,
     scenario: Scenario,
     directory: Path,
     cache: Cache | None = None,
+    probe: Probe | None = None,
 ) -> Booted:
     """A host to enter: `with boot(build, machine, scenario, directory) as host: host.domains`.
 
     Its logs are left in `directory`. Raises what Host raises, XenHung if an agent does not come up.
     """
-    kernel = agent.image(cache or default_cache())
-    return Booted(build, machine, scenario, directory, kernel=kernel)
+    cache = cache or default_cache()
+    return Booted(
+        build, machine, scenario, directory, kernel=agent.image(cache), cache=cache, probe=probe
+    )

@@ -60,6 +60,18 @@ class BootableXen(Protocol):
         """Its version, such as "4.17.5"."""
 
 
+class Probe(Protocol):
+    """What looks on from inside QEMU: no part of the command line that a person repeats."""
+
+    @property
+    def arguments(self) -> Sequence[str]:
+        """What QEMU is given beside its own arguments."""
+
+    @property
+    def descriptors(self) -> Sequence[int]:
+        """What it inherits for that."""
+
+
 class Host:
     """One QEMU with one Xen: enter it to boot, leave it and only its directory is left."""
 
@@ -72,6 +84,7 @@ class Host:
         *,
         default_kernel: Path,
         qemu_args: Sequence[str] = (),
+        probe: Probe | None = None,
     ) -> None:
         """Describe a host; `default_kernel` runs in domains whose plan names no kernel.
 
@@ -85,6 +98,7 @@ class Host:
         """From QEMU's start to the proof that the Xen that was built is the one that runs."""
         self._kernel = default_kernel
         self._qemu_args = tuple(qemu_args)
+        self._probe = probe
         self._open = contextlib.ExitStack()
 
     ram: Ram
@@ -217,6 +231,9 @@ class Host:
         """Our ends of console and monitor, QEMU's arguments for its ends, and what it inherits."""
         ours, arguments = [], ["-sandbox", SANDBOX]
         descriptors = [self.ram.fd]
+        if self._probe is not None:
+            arguments += self._probe.arguments
+            descriptors += self._probe.descriptors
         memory = f"size={self.machine.ram_mib}M,mem-path=/proc/self/fd/{self.ram.fd},share=on"
         arguments += ["-object", f"memory-backend-file,id=ram,{memory}"]
         log = str(self.directory / "console.log").replace(",", ",,")

@@ -1,6 +1,6 @@
 """Physmaps before and after an operation, and the GFNs it named, in; other changed GFNs out.
 
-The one invariant that compares two moments: an operation may change only the GFNs it names.  It
+The one invariant that compares two moments: an operation may change only the GFNs it names. It
 alone names the harm of the original bug (a frame's stale record makes the next map of that frame
 take away what has come to its old GFN), because before 71320946d5 the stale record itself is
 normal.
@@ -13,108 +13,98 @@ from dataclasses import dataclass
 
 from harness.inspection.invariants import Violation
 from harness.inspection.physmap import Change, Entry, Physmap, changes
-from harness.inspection.snapshot import Snapshot
 
-RULE = "operation_changes_only_what_it_names"
+RULE = "call_changes_only_what_it_names"
 MOVED = "before 71320946d5 mapping a grant frame again moves it"
 
-#: GFNs an operation names, by domain.
-Named = Mapping[int, Collection[int]]
+#: What is mapped, by domain.
+Physmaps = Mapping[int, Physmap]
+#: What an operation names, by domain: (first GFN, pages).
+Named = Mapping[int, Collection[tuple[int, int]]]
 
 
 @dataclass(frozen=True)
-class Moment:
-    """The physmaps of one moment, with the names of shared pages."""
+class Stray:
+    """A part of one domain's physmap that changed although nobody named it."""
 
-    physmaps: Mapping[int, Physmap]
-    shared: Mapping[int, Mapping[int, str]]  # by domain: MFN to name
+    domid: int
+    change: Change
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What it takes to say what a stray change did."""
+
+    shared: Mapping[int, Mapping[int, str]]  # the pages Xen shares, by domain: MFN to name
     gfn_in_page_info: bool
 
-    @classmethod
-    def of(cls, snapshot: Snapshot) -> Moment:
-        """Take what is needed from a snapshot; dying domains change without being asked."""
-        living = {d: s for d, s in snapshot.domains.items() if not s.dying}
-        return cls(
-            {domid: state.physmap for domid, state in living.items()},
-            {domid: state.shared_pages() for domid, state in living.items()},
-            snapshot.gfn_in_page_info,
-        )
 
-
-def footprint(before: Moment, after: Moment, named: Named, operation: str = "") -> list[Violation]:
-    """Return each change of a GFN that `operation` did not name.
+def strays(before: Physmaps, after: Physmaps, named: Named) -> list[Stray]:
+    """Return each change of a GFN that is not in `named`.
 
     Domains that came or went between the two moments are passed over.
     """
-    found: list[Violation] = []
-    for domid, old in before.physmaps.items():
-        new = after.physmaps.get(domid)
-        if new is None:
-            continue
-        mine = named.get(domid, ())
-        for change in changes(old, new):
-            for part in _without(change, mine):
-                found.append(_violation(domid, part, before, after, operation))
-    return found
+    return [
+        Stray(domid, part)
+        for domid, old in before.items()
+        if domid in after
+        for change in changes(old, after[domid])
+        for part in _without(change, named.get(domid, ()))
+    ]
 
 
-def _without(change: Change, named: Collection[int]) -> list[Change]:
+def _without(change: Change, named: Collection[tuple[int, int]]) -> list[Change]:
     """Return `change` without the named GFNs."""
-    inside = sorted(g for g in named if change.gfn <= g < change.gfn + change.pages)
     parts: list[Change] = []
-    start = change.gfn
-    for edge in [*inside, change.gfn + change.pages]:
-        if edge > start:
-            shift = start - change.gfn
-            parts.append(
-                Change(
-                    start,
-                    edge - start,
-                    change.before and change.before._replace(mfn=change.before.mfn + shift),
-                    change.after and change.after._replace(mfn=change.after.mfn + shift),
-                )
-            )
-        start = edge + 1
+    start, end = change.gfn, change.gfn + change.pages
+    for first, pages in [*sorted(named), (end, 0)]:
+        stop = min(first, end)
+        if stop > start:
+            parts.append(_part(change, start, stop))
+        start = max(start, first + pages)
     return parts
 
 
-def _violation(
-    domid: int, change: Change, before: Moment, after: Moment, operation: str
-) -> Violation:
-    names = {**before.shared.get(domid, {}), **after.shared.get(domid, {})}
+def _part(change: Change, start: int, stop: int) -> Change:
+    """Cut a change to the GFNs from `start` up to `stop`."""
+    shift = start - change.gfn
+    before, after = (
+        entry and entry._replace(mfn=entry.mfn + shift) for entry in (change.before, change.after)
+    )
+    return Change(start, stop - start, before, after)
 
-    def side(entry: Entry | None) -> str:
-        if entry is None:
-            return "nothing"
-        name = names.get(entry.mfn)
-        return f"{name} (mfn {entry.mfn:#x})" if name else f"{entry.type} mfn {entry.mfn:#x}"
 
+def judge(stray: Stray, after: Physmaps, around: Surroundings, operation: str) -> Violation:
+    """Say what a stray change did; an observation where this Xen is known to move grant frames."""
+    change, names = stray.change, around.shared.get(stray.domid, {})
     places = f"gfn {change.gfn:#x}"
     if change.pages > 1:
         places = f"gfns {change.gfn:#x} to {change.gfn + change.pages - 1:#x}"
-    what = (
-        f"d{domid} {places} changed from {side(change.before)} to {side(change.after)}, "
-        "which the operation did not name"
-    )
-    mfn = change.before.mfn if change.before else change.after.mfn if change.after else None
+    first = change.before or change.after
     return Violation(
         RULE,
-        what,
-        domid,
+        f"d{stray.domid} {places} changed from {_side(change.before, names)} to "
+        f"{_side(change.after, names)}, which the call did not name",
+        stray.domid,
         change.gfn,
-        mfn,
-        label=MOVED if _moved(domid, change, before, after) else "",
+        first.mfn if first else None,
+        label=MOVED if _moved(stray, after, around) else "",
         operation=operation,
     )
 
 
-def _moved(domid: int, change: Change, before: Moment, after: Moment) -> bool:
+def _side(entry: Entry | None, names: Mapping[int, str]) -> str:
+    if entry is None:
+        return "nothing"
+    name = names.get(entry.mfn)
+    return f"{name} (mfn {entry.mfn:#x})" if name else f"{entry.type} mfn {entry.mfn:#x}"
+
+
+def _moved(stray: Stray, after: Physmaps, around: Surroundings) -> bool:
     """Whether a grant frame went from here to another GFN, on a Xen that moves them."""
-    if before.gfn_in_page_info or change.before is None or change.after is not None:
+    change = stray.change
+    if around.gfn_in_page_info or change.before is None or change.after or change.pages > 1:
         return False
     mfn = change.before.mfn
-    return (
-        change.pages == 1
-        and "frame" in before.shared.get(domid, {}).get(mfn, "")
-        and bool(after.physmaps[domid].gfns_of(mfn))
-    )
+    is_frame = "frame" in around.shared.get(stray.domid, {}).get(mfn, "")
+    return is_frame and bool(after[stray.domid].gfns_of(mfn))

@@ -125,6 +125,14 @@ class Inspector:
         """Return what one domain's GFNs lead to."""
         return self._read_physmap(self._p2m_root(self._address_of(domid)))
 
+    def physmaps(self) -> dict[int, Physmap]:
+        """Return the physmap of every domain that is not being destroyed."""
+        return {
+            self.field(address, "domain.id"): self._read_physmap(self._p2m_root(address))
+            for address in self.domain_addresses()
+            if not self.field(address, "domain.dying")
+        }
+
     def walk(self, domid: int, gfn: int) -> list[WalkStep]:
         """Return each page-table entry on the way from a GFN to its page."""
         root = self._p2m_root(self._address_of(domid))
