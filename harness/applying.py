@@ -47,7 +47,7 @@ def apply_each(
                 told = refusals.Attempt(tree, current, series, patch, reverse, refused.lines)
                 raise refusals.explain(told, workshop.applies) from None
             if made.merged:
-                progress(f"{series.label(patch)} applied by three-way merge")
+                progress(f"{series.label(patch)} {made.merged}")
             workshop.adopt(current.tree, made.tree)
             current = replace(
                 current,
@@ -69,10 +69,10 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Made:
-    """A tree that came of a patch, and whether it took a three-way merge."""
+    """A tree that came of a patch, and in words what a three-way merge did, if it took one."""
 
     tree: str
-    merged: bool
+    merged: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,16 +98,25 @@ class Workshop:
             if plain is None:
                 raise refused from None
             made = plain
-        if made == tree:  # merged with what is there already: no change at all
+        if made == plain and made != tree:
+            return Made(made)
+        # What is there already merges without a conflict: a tree that has the change, or most of
+        # it, must not pass for one that took it.
+        lines, changed = patch.added + patch.removed, self._changed_lines(tree, made)
+        if made == tree or changed * 2 < lines:
             raise refused
-        return Made(made, merged=made != plain)
+        already = f"; {lines - changed} of its {lines} lines were there" if changed < lines else ""
+        return Made(made, f"applied by three-way merge{already}")
 
-    def applies(self, tree: str, series: Series, *, reverse: bool) -> bool:
-        """Whether every patch applies to `tree` as it stands, without any merge."""
+    def applies(self, tree: str, series: Series, *, reverse: bool, merging: bool = False) -> bool:
+        """Whether every patch applies to `tree`: as it stands, or else with a merge if need be."""
         try:
             for patch in reversed(series.patches) if reverse else series.patches:
-                tree = self._try(tree, patch, "--reverse" if reverse else "")
-        except GitError:
+                if merging:
+                    tree = self.patched(tree, patch, reverse=reverse).tree
+                else:
+                    tree = self._try(tree, patch, "--reverse" if reverse else "")
+        except (GitError, Refused):
             return False
         return True
 
@@ -126,6 +135,12 @@ class Workshop:
             git(self.repository, "unpack-objects", "-q", stdin=pack)
         except GitError as error:
             raise _broken(self.repository, error) from None
+
+    def _changed_lines(self, old: str, new: str) -> int:
+        """Return how many lines differ between two trees, added and removed ones counted each."""
+        listed = self._git("diff-tree", "-r", "--numstat", "--find-renames", old, new)
+        columns = (line.split(b"\t")[:2] for line in listed.splitlines())
+        return sum(int(count) for pair in columns for count in pair if count.isdigit())
 
     def _try(self, tree: str, patch: Patch, *options: str) -> str:
         """Run git apply on an index that holds `tree`; raise GitError if it does not apply."""

@@ -34,7 +34,7 @@ from harness.series import Patch, Series, choose
 __all__ = ["Patch", "Series", "apply", "apply_each", "read_change"]
 
 # The largest posted Xen series have a few MB; more than this is no patch, and /dev/zero has no end.
-LARGEST = 64 << 20
+LARGEST = 16 << 20
 
 
 def read_change(
@@ -134,6 +134,11 @@ def tree_modes(tree: Tree) -> dict[str, str]:
 
 
 def _read_file(spec: str) -> bytes:
+    if spec.startswith(("http://", "https://")):
+        raise UsageError(
+            f"{spec} is a web address, and no page is fetched",
+            advice="Save it as a file, or name a mail by its id:  lore:MESSAGE-ID",
+        )
     path = Path(spec).expanduser()
     if path.is_dir():
         raise UsageError(

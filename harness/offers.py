@@ -27,9 +27,11 @@ BRANCHES = ("HEAD", "master", "staging", "main")
 
 
 class Applies(Protocol):
-    """Says whether every patch of a series applies to a tree as it stands, or goes in reverse."""
+    """Says whether every patch of a series applies to a tree, or goes in reverse."""
 
-    def __call__(self, tree: str, series: Series, *, reverse: bool) -> bool: ...
+    def __call__(
+        self, tree: str, series: Series, *, reverse: bool, merging: bool = False
+    ) -> bool: ...
 
 
 def where_it_applies(tree: Tree, series: Series, reverse: bool, applies: Applies) -> str:

@@ -164,8 +164,8 @@ def _there_already(attempt: Attempt, applies: Applies) -> str:
     """Return advice if the change, or this patch of it, goes the other way."""
     reverse, current = attempt.reverse, attempt.current.tree
     alone = replace(attempt.series, patches=(attempt.patch,))
-    whole = applies(attempt.tree.tree, attempt.series, reverse=not reverse)
-    if not whole and not applies(current, alone, reverse=not reverse):
+    whole = applies(attempt.tree.tree, attempt.series, reverse=not reverse, merging=True)
+    if not whole and not applies(current, alone, reverse=not reverse, merging=True):
         return ""
     if not whole:
         state = "lacks" if reverse else "has"

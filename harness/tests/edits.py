@@ -163,13 +163,13 @@ def _edited(name: str, run: Callable[..., bytes], tree: str) -> tuple[str, bytes
 
 def _mail(name: str, number: int, total: int, diff: bytes, fix: bool) -> bytes:
     place = f" {number}/{total}" if total > 1 else ""
-    verb = "Undo" if fix else "Make"
+    aim = "right again" if fix else "wrong"
     return (
         (
             f"From {'0' * 40} Mon Sep 17 00:00:00 2001\n"
             "From: xenverify <xenverify@localhost>\n"
             "Date: Thu, 1 Jan 2026 00:00:00 +0000\n"
-            f"Subject: [PATCH{place}] {verb} Xen wrong: {name}\n\n"
+            f"Subject: [PATCH{place}] Make Xen {aim}: {name}\n\n"
             f"For trials of xenverify only: {EDITS[name].meaning}\n---\n"
         ).encode()
         + diff

@@ -136,6 +136,38 @@ def test_a_merge_that_changes_nothing_is_no_success(toy: Toy) -> None:
     )
 
 
+def test_a_merge_into_a_tree_that_has_most_of_it_is_no_success(toy: Toy) -> None:
+    """A merge leaves alone what is there, and would add what a later commit moved once more."""
+    toy.edit(
+        CLOCK, "static unsigned int hour;\n", "#define HOURS 24\n\nstatic unsigned int hour;\n"
+    )
+    toy.edit(CLOCK, "% 12", "% HOURS")
+    toy.write(ROPE, "".join(f"int rope_{number};\n" for number in range(9)))
+    change = toy.commit("clock: Strike twenty-four")
+    toy.edit(
+        CLOCK, "#define HOURS 24\n\nstatic unsigned int hour;\n", "static unsigned int hour;\n"
+    )
+    toy.edit(CLOCK, "int bell_ring", "#define HOURS 24\n\nint bell_ring")
+    toy.commit("clock: Move")
+    error = refused(toy.tree(), read_change(f"git:{change}", toy.tree(), toy.cache))
+    assert "11 of 11 lines it adds are there already" in error.evidence[-1]
+
+
+def test_what_a_merge_found_there_is_said(toy: Toy) -> None:
+    toy.edit(CLOCK, "% 12", "% 24")
+    toy.edit(BELL, "tower[8]", "tower[9]")
+    toy.edit(BELL, "    int cracked;", "    bool cracked;")
+    change = toy.commit("Nine bells, and a clock")
+    toy.git("checkout", "--quiet", "-b", "other", "HEAD~1")
+    toy.edit(CLOCK, "% 12", "% 24")
+    toy.commit("The clock alone")
+    heard: list[str] = []
+    apply(toy.tree(), read_change(f"git:{change}", toy.tree(), toy.cache), progress=heard.append)
+    assert heard == [
+        '"Nine bells, and a clock" applied by three-way merge; 2 of its 6 lines were there'
+    ]
+
+
 def test_a_patch_the_tree_has_among_others_it_has_not(toy: Toy) -> None:
     first = apply_each(toy.tree(), read(toy, SERIES))[0]
     error = refused(first, read(toy, SERIES))

@@ -302,8 +302,14 @@ def test_a_file_that_cannot_be_read_is_a_usage_error(
     assert caught.value.exit_code is ExitCode.USAGE
 
 
+def test_a_web_address_is_not_fetched(toy: Toy) -> None:
+    with pytest.raises(UsageError, match="is a web address") as caught:
+        read_change("https://lists.example/x.mbox", toy.tree(), toy.cache)
+    assert "lore:" in caught.value.advice
+
+
 def test_an_endless_file_is_not_read_for_ever(toy: Toy) -> None:
-    with pytest.raises(ChangeError, match="larger than 64 MiB"):
+    with pytest.raises(ChangeError, match="larger than 16 MiB"):
         read_change("/dev/zero", toy.tree(), toy.cache)
 
 
