@@ -85,11 +85,14 @@ class Workshop:
 
     def patched(self, tree: str, patch: Patch, *, reverse: bool) -> Made:
         """Return the tree that `patch` makes of `tree`; raise Refused."""
+        plain: str | None = None
+        refused = Refused(())
         try:
-            plain: str | None = self._try(tree, patch, "--reverse" if reverse else "")
-            refused = Refused(())
+            made = self._try(tree, patch, "--reverse" if reverse else "")
+            self._hold_mended_against_author(tree, made, patch, reverse)
+            plain = made
         except GitError as error:
-            plain, refused = None, Refused(error.lines)
+            refused = Refused(error.lines)
         try:
             # Where the blob is known that the patch was made for, a merge puts a hunk where it
             # belongs; a match of context alone may put it elsewhere.
@@ -135,6 +138,28 @@ class Workshop:
             git(self.repository, "unpack-objects", "-q", stdin=pack)
         except GitError as error:
             raise _broken(self.repository, error) from None
+
+    def _hold_mended_against_author(self, old: str, new: str, patch: Patch, reverse: bool) -> None:
+        """Raise Refused if a file whose hunk was mended is not what the patch's author made of it.
+
+        The blob ids that git wrote down tell, where the tree has the file that the author had.
+        """
+        for file in patch.files:
+            before, after = file.old_blob, file.new_blob
+            names = file.old_name, file.new_name
+            if not any(hunk.mended for hunk in file.hunks) or None in (before, after, *names):
+                continue
+            if reverse:
+                (before, after), names = (after, before), names[::-1]
+            had, got = (
+                self._blob(tree, name) for tree, name in zip((old, new), names, strict=True)
+            )
+            if had.startswith(before or "") and not got.startswith(after or ""):
+                raise Refused((f"error: {file.path}: more was cut off the patch than context",))
+
+    def _blob(self, tree: str, name: str | None) -> str:
+        listed = self._git("ls-tree", "-z", tree, "--", name or "").decode(errors="replace")
+        return listed.split()[2] if listed else ""
 
     def _changed_lines(self, old: str, new: str) -> int:
         """Return how many lines differ between two trees, added and removed ones counted each."""

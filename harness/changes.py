@@ -23,7 +23,8 @@ from typing import BinaryIO
 from harness import lore, mails, placing, ranges
 from harness.applying import apply, apply_each
 from harness.cache import Cache
-from harness.diffs import read_diff, render
+from harness.diffreading import read_diff
+from harness.diffs import render
 from harness.errors import ChangeError, UsageError
 from harness.git import git
 from harness.mails import Letter

@@ -177,6 +177,15 @@ def test_a_patch_the_tree_has_among_others_it_has_not(toy: Toy) -> None:
     )
 
 
+def test_a_mended_patch_is_held_against_what_its_author_made(toy: Toy) -> None:
+    """Two lost context lines look like one and a file's end: the blob ids of git tell."""
+    page = (DATA / "page.patchwork.txt").read_bytes()
+    assert apply(toy.tree(), read(toy, page)).tree
+    altered = page.replace(b"28c516b", b"28c516c")
+    error = refused(toy.tree(), read(toy, altered))
+    assert error.evidence == (f"{BELL}: more was cut off the patch than context",)
+
+
 def test_the_hunk_that_fails_is_shown(toy: Toy) -> None:
     toy.edit(CLOCK, "hour = (hour + 1) % 12;", "hour = next(hour);")
     toy.commit("clock: Tidy")

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from unidiff.patch import PatchSet
 
-from harness.diffs import FileChange, read_diff, render
+from harness.diffreading import read_diff
+from harness.diffs import FileChange, render
 from harness.errors import ChangeError
 from harness.placing import place
 from harness.tests.toytree import BELL, DATA
