@@ -43,7 +43,7 @@ def resolve(wanted: str, cache: Cache, progress: Progress = quiet, project: Proj
         )
     suites = SUITES if is_version else (wanted,)
     packages = look_up(suites, cache, progress, project.package)
-    found = [p for p in packages if not is_version or _matches(p.version, wanted)]
+    found = [p for p in packages if not is_version or matches(p.version, wanted)]
     if not found:
         known = sorted({package.version for package in packages}, key=Version)
         raise UsageError(
@@ -57,7 +57,7 @@ def resolve(wanted: str, cache: Cache, progress: Progress = quiet, project: Proj
     return _Sources(cache, progress, project).first_tree(f"debian:{wanted}", newest_first)
 
 
-def _matches(version: str, wanted: str) -> bool:
+def matches(version: str, wanted: str) -> bool:
     """Say whether `wanted` is `version`, or names it down to some dot, dash, plus or tilde."""
     return version == wanted or (version.startswith(wanted) and version[len(wanted)] in ".+~-")
 

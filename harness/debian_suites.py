@@ -86,6 +86,8 @@ def _ask(suites: Sequence[str], cache: Cache, progress: Progress, name: str) -> 
                 evidence=complaints[:3],
                 advice=f"Debian's suites are {', '.join(SUITES)}.",
             )
+        else:
+            _write(record, [])  # a suite that does not exist yet, or no longer
 
 
 def _is_refused(suite: str, complaints: Sequence[str]) -> bool:
