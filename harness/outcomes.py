@@ -68,6 +68,11 @@ class CaseResult:
     console: str = ""  # what Xen said during this case
     directory: str = ""  # where qemu.sh and console.log are
     again: str = ""  # one command that repeats it
+    crash: tuple[str, ...] = ()  # what Xen died of, frame by frame
+    crash_signature: str = ""  # the same without anything that differs from run to run
+    violations: tuple[str, ...] = ()  # where Xen's own tables were wrong
+    observed: tuple[str, ...] = ()  # where they were as this Xen is known to have them
+    unseen: str = ""  # why they, or the lines that ran, were not looked at
 
     @property
     def signature(self) -> str:
@@ -75,6 +80,8 @@ class CaseResult:
 
         Two runs of one bug differ in addresses and GFNs; two different bugs differ in words.
         """
+        if self.crash_signature:
+            return f"{self.outcome}: {self.crash_signature}"
         words = re.sub(r"\b(0x[0-9a-f]+|\d+)\b", "N", self.message, flags=re.IGNORECASE)
         return f"{self.outcome}: {words}" if words else str(self.outcome)
 

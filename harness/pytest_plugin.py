@@ -23,13 +23,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.errors import XenFailure, XenverifyError
+from harness.errors import XenCrashed, XenExited, XenFailure, XenverifyError
 from harness.outcomes import CaseResult, Outcome, outcome_of
 
 if TYPE_CHECKING:
+    from harness.attendance import Watch
     from harness.booting import Booted
     from harness.builds import Build
     from harness.domain import Domain
+    from harness.observing import Findings
     from harness.scenarios import Scenario
     from harness.stands import Stands
 
@@ -52,6 +54,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--kconfig", metavar="FILE", action="append", default=[], help="Kconfig fragment")
     add("--cc", metavar="COMPILER", help="the C compiler that builds Xen")
     add("--no-sandbox", action="store_true", help="build outside the sandbox")
+    add(
+        "--paranoid",
+        action="store_true",
+        help="hold all rules against Xen's tables after every call",
+    )
+    add("--no-tables", action="store_true", help="do not look at Xen's tables")
+    add("--no-lines", action="store_true", help="do not count the lines of Xen that run")
     add("--xenverify-output", metavar="DIR", help="keep logs and results here")
     add("--xenverify-again", metavar="COMMAND", default="", help="how a report says to repeat")
     add("--xenverify-events", metavar="FD", type=int, help="write results here as they come")
@@ -119,15 +128,31 @@ class Plan:
     again: str
 
 
-class Stand:
-    """A booted host, the place on its console where the case begins, and what its domains did."""
+class TablesBroken(AssertionError):
+    """The case went well, but Xen's own tables did not come out of it whole."""
 
-    def __init__(self, build: Build, machine: str, scenario: Scenario, directory: Path) -> None:
+
+class Stand:
+    """A booted host with who looks on, where the case begins on its console, and what was done."""
+
+    def __init__(
+        self, build: Build, machine: str, scenario: Scenario, directory: Path, watch: Watch
+    ) -> None:
+        from harness.attendance import Attendance
         from harness.booting import boot
+        from harness.cache import default_cache
         from harness.machines import load_machine
 
-        self.host = boot(build, load_machine(machine), scenario, directory)
-        self.host.__enter__()
+        cache = default_cache()
+        self.attendance = Attendance(build, directory, cache, watch)
+        try:
+            probe = self.attendance.counters
+            self.host = boot(build, load_machine(machine), scenario, directory, cache, probe)
+            self.host.__enter__()
+        except BaseException:
+            self.attendance.close()
+            raise
+        self.attendance.meet(self.host)
         self.mark = self.host.console.mark()
         self.history: deque[str] = deque(maxlen=OPERATIONS_KEPT)
         for domain in self.host.domains:  # one story of all domains, in the order it happened
@@ -136,6 +161,7 @@ class Stand:
     def close(self) -> None:
         """End QEMU."""
         self.host.close()
+        self.attendance.close()
 
 
 class CasesOnXen:
@@ -148,6 +174,7 @@ class CasesOnXen:
         self.build: Build | None = None
         self.stands: Stands[Stand] | None = None
         self.standing: Stand | None = None
+        self.findings: Findings | None = None
         self.next: pytest.Item | None = None
         self.phases: dict[str, list[CaseResult]] = {}
         self.results: list[CaseResult] = []
@@ -247,7 +274,7 @@ class CasesOnXen:
         nextitem: pytest.Item | None,
     ) -> Generator[None, object, object]:
         self.next = nextitem
-        self.standing = None
+        self.standing = self.findings = None
         try:
             return (yield)
         finally:
@@ -263,17 +290,29 @@ class CasesOnXen:
         if self.next is not None and needs_host(self.next):
             self._prepare(self.next)
         self.standing = stand
+        stand.attendance.begin()
         return stand
 
     def _prepare(self, item: pytest.Item) -> None:
         assert self.stands is not None and self.build is not None and self.plan is not None
         build, machine, directory = self.build, self.plan.machine, self._directory(item)
+        watch = self._watch()
 
         def boot() -> Stand:
             directory.mkdir(parents=True, exist_ok=True)
-            return Stand(build, machine, scenario_of(item), directory)
+            return Stand(build, machine, scenario_of(item), directory, watch)
 
         self.stands.prepare(item.nodeid, boot)
+
+    def _watch(self) -> Watch:
+        from harness.attendance import Watch
+
+        option = self.config.getoption
+        return Watch(
+            tables=not option("--no-tables"),
+            paranoid=option("--paranoid"),
+            lines=not option("--no-lines"),
+        )
 
     def _directory(self, item: pytest.Item) -> Path:
         assert self.plan is not None
@@ -282,23 +321,39 @@ class CasesOnXen:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
-        """A case is over when Xen is known to have outlived it.
+        """A case is over when Xen is known to have outlived it, its tables whole.
 
         A case fails in many ways when Xen dies under it; the death is the outcome, not the way.
         """
         del item
         try:
             outcome = yield
+            if self.standing is not None:
+                self.standing.host.check()
         except BaseException as problem:
-            if self.standing is not None and not isinstance(problem, XenFailure):
-                try:
-                    self.standing.host.check()
-                except XenFailure as failure:
-                    raise failure from problem
-            raise
-        if self.standing is not None:
-            self.standing.host.check()
+            failure = problem if isinstance(problem, XenFailure) else self._death()
+            self._look(alive=not isinstance(failure, XenCrashed | XenExited))
+            if failure is None or failure is problem:
+                raise
+            raise failure from problem
+        self._look(alive=True)
+        if self.findings is not None and self.findings.violations:
+            raise TablesBroken("\n".join(map(str, self.findings.violations)))
         return outcome
+
+    def _death(self) -> XenFailure | None:
+        """Return what has become of Xen, if it is no more."""
+        try:
+            if self.standing is not None:
+                self.standing.host.check()
+        except XenFailure as failure:
+            return failure
+        return None
+
+    def _look(self, *, alive: bool) -> None:
+        """Have a last look at Xen, and keep what was found for the report."""
+        if self.standing is not None:
+            self.findings = self.standing.attendance.finish(look=alive)
 
     # ---- the outcome: named, told, and sent
 
@@ -321,7 +376,7 @@ class CasesOnXen:
         self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport
     ) -> CaseResult:
         """Say what one phase of a case came to."""
-        result = CaseResult(item.nodeid, Outcome.PASSED, call.duration)
+        result = self._with_findings(CaseResult(item.nodeid, Outcome.PASSED, call.duration))
         if call.when != "call":  # the boot, most of which went on in the case before
             result = replace(result, seconds=0.0)
         if report.skipped:
@@ -339,7 +394,29 @@ class CasesOnXen:
             console=self._console(),
             directory=str(self._directory(item)),
             again=self._repeat(item),
+            **self._crash(item, call.excinfo.value),
         )
+
+    def _with_findings(self, case: CaseResult) -> CaseResult:
+        if self.findings is None:
+            return case
+        return replace(
+            case,
+            violations=tuple(map(str, self.findings.violations)),
+            observed=tuple(map(str, self.findings.observations)),
+            unseen=self.findings.unseen,
+        )
+
+    def _crash(self, item: pytest.Item, problem: BaseException) -> dict[str, Any]:
+        """Return what Xen died of, by the console that the case left."""
+        from harness.attendance import crash_in
+
+        if not isinstance(problem, XenCrashed) or self.build is None:
+            return {}
+        report = crash_in(self._directory(item) / "console.log", self.build.syms)
+        if report is None:
+            return {}
+        return {"crash": tuple(report.render()), "crash_signature": " ".join(report.signature)}
 
     def _operations(self) -> tuple[str, ...]:
         return tuple(self.standing.history) if self.standing is not None else ()

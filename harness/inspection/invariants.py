@@ -472,19 +472,20 @@ def foreign_mapping_holds_a_reference(evidence: Evidence) -> Iterator[Violation]
 
 @rule()
 def page_counts_agree(evidence: Evidence) -> Iterator[Violation]:
-    """A domain's tot_pages and xenheap_pages are the number of pages that name it as owner.
+    """A domain's tot_pages and xenheap_pages are the number of referenced pages it owns.
 
     tot_pages takes extra pages in (4.14 on) and pages that were given up but are still referenced;
-    max_pages is enforced by it, so a drift lets a domain have more than it may, or less.
+    max_pages is enforced by it, so a drift lets a domain have more than it may, or less.  A shared
+    page whose GFN the domain gave to decrease_reservation keeps its owner, but counts no more.
     """
     ram: dict[int, int] = defaultdict(int)
     heap: dict[int, int] = defaultdict(int)
     for run in evidence.pages.runs:
-        if not run.owner or run.is_free:
+        if not run.owner or run.is_free or not run.count_info & COUNT_MASK:
             continue
         if run.count_info & XEN_HEAP:
             heap[run.owner] += run.pages
-        elif not run.count_info & EXTRA and run.count_info & COUNT_MASK:
+        elif not run.count_info & EXTRA:
             ram[run.owner] += run.pages
     for state in evidence.living:
         due = state.tot_pages - state.extra_pages

@@ -13,6 +13,7 @@ OUR_MODULES = re.compile(r"\bharness(\.[a-z_]+)+\.(?=[A-Z])")
 OPERATIONS_SHOWN = 6
 CONSOLE_LINES_SHOWN = 12
 EVIDENCE_LINES_SHOWN = 12
+TABLE_LINES_SHOWN = 8
 
 
 def headline(case: CaseResult) -> str:
@@ -22,12 +23,33 @@ def headline(case: CaseResult) -> str:
 
 def tell(case: CaseResult) -> list[str]:
     """Return the lines below the headline, without indentation."""
-    return [*_block("after", _operations(case)), *_block("seen", _seen(case)), *_ways_on(case)]
+    seen = _block("seen", _seen(case))
+    return [
+        *_crash(case),
+        *_block("after", _operations(case)),
+        *seen,
+        *_tables(case),
+        *_ways_on(case),
+    ]
 
 
 def tell_around(case: CaseResult) -> list[str]:
     """Return `tell` without what was seen, for where pytest has shown that itself."""
-    return [*_block("after", _operations(case)), *_ways_on(case)]
+    return [*_crash(case), *_block("after", _operations(case)), *_tables(case), *_ways_on(case)]
+
+
+def _crash(case: CaseResult) -> Iterator[str]:
+    """What Xen died of comes before everything else."""
+    yield from _block("crash", list(case.crash))
+
+
+def _tables(case: CaseResult) -> Iterator[str]:
+    """Where Xen's tables were wrong, before what this Xen is known to do."""
+    lines = [*case.violations, *case.observed]
+    left_out = len(lines) - TABLE_LINES_SHOWN
+    more = [f"... {left_out} more in results.json"] if left_out > 0 else []
+    yield from _block("tables", lines[:TABLE_LINES_SHOWN] + more)
+    yield from _block("not seen", [case.unseen] if case.unseen else [])
 
 
 def _operations(case: CaseResult) -> list[str]:
