@@ -84,7 +84,8 @@ def compose(
             tree.delprop(chosen, seed)
     _cells(tree, chosen)
     tree.setprop_str(chosen, "xen,xen-bootargs", xen_bootargs)
-    for domid, plan in domains.items():
+    # Xen makes domUs in the order of their nodes, and a new node comes first: d1's must be last.
+    for domid, plan in sorted(domains.items(), reverse=True):
         if domid == 0:
             chosen = tree.path_offset("/chosen")
             tree.setprop_str(chosen, "xen,dom0-bootargs", plan.bootargs)

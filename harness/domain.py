@@ -184,7 +184,10 @@ class Domain:
     def content(self, gfn: int) -> Content:
         """What the guest finds at `gfn`: RAM, HOLE, SHARED_INFO_PAGE, GrantFrame(n), …
 
-        Shared pages are recognised by having Xen change them, and are put back as they were.
+        Shared pages are recognised by having Xen change them, and are put back as they were. Do
+        not ask about a page that is mapped read-only, unless it is RAM the harness filled: Xen
+        lets a guest that writes to one try again forever (FSC_FLT_PERM in
+        do_trap_stage2_abort_guest(), xen/arch/arm/traps.c).
         """
         content = self._eye.look(gfn)
         self._remember(f"content({gfn:#x}) -> {content}")
@@ -269,7 +272,7 @@ class Domain:
         return self.do(memory_calls.decrease_reservation(gfns, order, domid=domid))
 
     def memory_exchange(self, given: Sequence[int], wanted: Sequence[int]) -> int:
-        """XENMEM_exchange of single pages; no Xen on Arm has it: ENOSYS."""
+        """XENMEM_exchange of single pages; no Xen on Arm does it: EOPNOTSUPP."""
         return self.do(memory_calls.memory_exchange(given, wanted))
 
     def current_reservation(self, domid: int = DOMID_SELF) -> int:

@@ -134,7 +134,9 @@ class PagePool:
         """GFNs of RAM in a row."""
         run: list[int] = []
         for gfn in self._ram:
-            run = [*run, gfn] if run and gfn == run[-1] + 1 else [gfn]
+            if run and gfn != run[-1] + 1:
+                run.clear()
+            run.append(gfn)
             if len(run) == count:
                 return run
         raise HarnessError(

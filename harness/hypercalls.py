@@ -138,7 +138,7 @@ class Answer(Generic[T]):
 
     def __repr__(self) -> str:
         if self.error:
-            return f"{self.call} -> {self.error.args[-1]}"
+            return f"{self.call} -> {str(self.error).partition(' from ')[0]}"
         return f"{self.call} -> {self._value[0]!r}" if self._value else f"{self.call}"
 
 

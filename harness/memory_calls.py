@@ -151,7 +151,7 @@ def increase_reservation(
 def memory_exchange(
     given: Sequence[int], wanted: Sequence[int], *, domid: int = DOMID_SELF
 ) -> Call[int]:
-    """XENMEM_exchange, single pages: Arm's Xen has no such thing and answers ENOSYS."""
+    """XENMEM_exchange, single pages: Arm's Xen knows it, and refuses with EOPNOTSUPP."""
     inside, outside = _reservation(given, 0, domid), _reservation(wanted, 0, domid)
     size = xenabi.MEMORY_RESERVATION.size
     where = xenabi.MEMORY_RESERVATION.offset("extent_start")
