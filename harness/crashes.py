@@ -47,10 +47,12 @@ SIGNS = (
     Sign("lock misuse", re.compile(r"CHECKLOCK FAILURE: "), "xen/common/spinlock.c", False),
 )
 # panic() ends with one of these (xen/drivers/char/console.c); nothing of the crash comes after.
-END = re.compile(r"\(XEN\) (Manual reset required|Reboot in five seconds)")
+END = re.compile(r"\(XEN\) (?:\[[^]]*\] )?(Manual reset required|Reboot in five seconds)")
 # A domU's own line; and what its vpl011 makes Xen print for it (xen/arch/arm/vpl011.c).
 GUEST = re.compile(r"\(d\d+\) |\(XEN\) DOM\d+: ")
 PREFIX = "(XEN) "
+# What stands behind the prefix under console_timestamps=, in any of its formats.
+TIME = re.compile(r"\[[^]]*\] ")
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Crash:
     @property
     def headline(self) -> str:
         """The first line, and for a bare panic what it is about."""
-        words = [line.partition(PREFIX)[2].strip() for line in self.lines[:2]]
+        words = [said(line).strip() for line in self.lines[:2]]
         return " ".join(words) if self.kind == "panic" else words[0]
 
 
@@ -116,8 +118,14 @@ def sign_of(line: str) -> Sign | None:
     """
     if PREFIX not in line or GUEST.match(line):
         return None
-    said = line.partition(PREFIX)[2]
-    return next((sign for sign in SIGNS if sign.pattern.match(said)), None)
+    return next((sign for sign in SIGNS if sign.pattern.match(said(line))), None)
+
+
+def said(line: str) -> str:
+    """What Xen says in `line`, without what it puts before it."""
+    text = line.partition(PREFIX)[2]
+    time = TIME.match(text)
+    return text[time.end() :] if time else text
 
 
 def detect(text: str) -> Crash | None:

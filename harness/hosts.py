@@ -8,6 +8,7 @@ first sign.
 from __future__ import annotations
 
 import contextlib
+import re
 import shlex
 import signal
 import socket
@@ -32,6 +33,7 @@ Value = TypeVar("Value")
 
 # No sync_console and a dom0_mem always: each would cost a countdown of three seconds.
 XEN_BOOTARGS = "console=dtuart loglvl=all guest_loglvl=all bootscrub=0 noreboot"
+BUILD_ID = re.compile(r"^\(XEN\) .*\bbuild-id: ([0-9a-f]+)\n", re.MULTILINE)
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 BOOT_SECONDS = 30.0
 # Xen says its last word right after its first; longer than this, and it died of dying.
@@ -260,9 +262,8 @@ class Host:
             )
 
     def _said_build_id(self) -> str | None:
-        _, found, rest = self.console.text.partition("(XEN) build-id: ")
-        said, ended, _ = rest.partition("\n")
-        return said if found and ended else None
+        found = BUILD_ID.search(self.console.text)
+        return found[1] if found else None
 
     def _raise_what_happened(self) -> None:
         crash = self.console.crash(LAST_WORD_SECONDS)

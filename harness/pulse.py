@@ -36,6 +36,7 @@ VECTOR_BYTES = 0x80
 NO_VECTORS_BYTES = 0x800
 LOOKS_THAT_CONVINCE = 8
 
+NOWHERE = (1, 0xFFFF_FFFF)  # what is said of a CPU whose PC is not known
 _CPU = re.compile(r"CPU#(\d+)\s+PC=([0-9a-f]+).*?PSTATE=[0-9a-f]+ \S+ EL(\d)", re.DOTALL)
 
 
@@ -49,7 +50,7 @@ class _Look:
     queued: dict[int, float]
     """Time it was ready to run but had no CPU of ours, by QEMU's thread."""
     pcs: dict[int, tuple[int, int]]
-    """Exception level and PC, by CPU."""
+    """Exception level and PC, by CPU; without those that run AArch32."""
 
 
 class Pulse:
@@ -142,9 +143,10 @@ class Pulse:
     def _spinning(self) -> str | None:
         looks = self._since(SPIN_SECONDS)
         for cpu, thread in self._threads.items() if looks else ():
-            places = [look.pcs[cpu] for look in looks if look.pcs[cpu][1] % VECTOR_BYTES]
-            levels, pcs = zip(*places, strict=True) if places else ((), ())
-            if len(places) < LOOKS_THAT_CONVINCE or set(levels) != {2}:
+            seen = [look.pcs.get(cpu, NOWHERE) for look in looks]
+            places = [(level, pc) for level, pc in seen if pc % VECTOR_BYTES]
+            pcs = [pc for level, pc in places if level == 2]
+            if len(pcs) < max(LOOKS_THAT_CONVINCE, len(places)):
                 continue
             if max(pcs) - min(pcs) <= SPIN_BYTES and _busy(looks[0], looks[-1], thread):
                 return f"CPU {cpu} {_place(2, pcs[-1])} and does not get out of there"
@@ -152,8 +154,9 @@ class Pulse:
 
     def _lost(self) -> str | None:
         looks = self._since(IDLE_SECONDS)
-        if looks and all(look.pcs[0][1] < NO_VECTORS_BYTES for look in looks):
-            return f"CPU 0 faults at {looks[-1].pcs[0][1]:#x}, where no Xen is, without end"
+        pcs = [look.pcs.get(0, NOWHERE)[1] for look in looks]
+        if pcs and max(pcs) < NO_VECTORS_BYTES:
+            return f"CPU 0 faults at {pcs[-1]:#x}, where no Xen is, without end"
         return None
 
 

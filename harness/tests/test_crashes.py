@@ -61,6 +61,8 @@ def test_there_is_no_crash_until_there_is_one() -> None:
         ("(XEN) Instruction Abort Trap. Syndrome=0x7", "trap"),
         ("(XEN) Hypervisor Trap. ESR=0x00000002000000 EC=0x0", "trap"),
         ("(XEN) Panic on CPU 3:", "panic"),
+        ("(XEN) [2026-01-01 00:00:00.123] Panic on CPU 3:", "panic"),
+        ("(XEN) [    1.234567] Xen BUG at mm.c:1", "BUG"),
         ("[    1.0] dom0 did not end its line (XEN) Xen BUG at mm.c:1", "BUG"),
     ],
 )
