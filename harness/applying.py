@@ -10,6 +10,7 @@ and what does not apply leaves nothing behind but unreferenced objects.
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,12 @@ from harness.references import Tree
 from harness.series import Patch, Series
 from harness.trees import read_identity
 
+# What git says when the disk is full or an object is gone or damaged, not the patch wrong.
+_NO_FAULT_OF_A_PATCH = re.compile(
+    r"No space left|Disk quota|Permission denied|Read-only file system|unable to (write|create)"
+    r"|loose object|packfile|missing (blob|tree|object)|(unable|failed) to read|inflate"
+)
+
 
 def apply(tree: Tree, series: Series, *, reverse: bool = False, progress: Progress = quiet) -> Tree:
     """Return `tree` with the whole series applied, or with `reverse` taken out.
@@ -37,26 +44,35 @@ def apply_each(
     tree: Tree, series: Series, *, reverse: bool = False, progress: Progress = quiet
 ) -> list[Tree]:
     """Return the trees after every patch in the order they apply: with `reverse` the last first."""
-    with _workshop(tree) as workshop:
-        current, trees = tree, list[Tree]()
-        for patch in reversed(series.patches) if reverse else series.patches:
-            name = patch.subject or series.origin
-            try:
-                made = workshop.patched(current.tree, patch, reverse=reverse)
-            except Refused as refused:
-                told = refusals.Attempt(tree, current, series, patch, reverse, refused.lines)
-                raise refusals.explain(told, workshop.applies) from None
-            if made.merged:
-                progress(f"{series.label(patch)} {made.merged}")
-            workshop.adopt(current.tree, made.tree)
-            current = replace(
-                current,
-                tree=made.tree,
-                identity=read_identity(tree.repository, made.tree),
-                changes=(*current.changes, f"without {name}" if reverse else name),
-            )
-            trees.append(current)
-        return trees
+    try:
+        with _workshop(tree) as workshop:
+            return list(_applied(workshop, tree, series, reverse, progress))
+    except GitError as error:
+        raise broken_repository(tree.repository, error) from None
+
+
+def _applied(
+    workshop: Workshop, tree: Tree, series: Series, reverse: bool, progress: Progress
+) -> Iterator[Tree]:
+    """Yield the tree after every patch."""
+    current = tree
+    for patch in reversed(series.patches) if reverse else series.patches:
+        try:
+            made = workshop.patched(current.tree, patch, reverse=reverse)
+        except Refused as refused:
+            told = refusals.Attempt(tree, current, series, patch, reverse, refused.lines)
+            raise refusals.explain(told, workshop.applies) from None
+        if made.merged:
+            progress(f"{series.label(patch)} {made.merged}")
+        workshop.adopt(current.tree, made.tree)
+        name = patch.subject or series.origin
+        current = replace(
+            current,
+            tree=made.tree,
+            identity=read_identity(tree.repository, made.tree),
+            changes=(*current.changes, f"without {name}" if reverse else name),
+        )
+        yield current
 
 
 class Refused(Exception):
@@ -134,10 +150,7 @@ class Workshop:
         entries = (line.split()[3] for line in listed.decode(errors="replace").splitlines())
         wanted = "\n".join([new, *(entry for entry in entries if entry.strip("0"))]) + "\n"
         pack = self._git("pack-objects", "--stdout", "--quiet", stdin=wanted.encode())
-        try:
-            git(self.repository, "unpack-objects", "-q", stdin=pack)
-        except GitError as error:
-            raise _broken(self.repository, error) from None
+        git(self.repository, "unpack-objects", "-q", stdin=pack)
 
     def _hold_mended_against_author(self, old: str, new: str, patch: Patch, reverse: bool) -> None:
         """Raise Refused if a file whose hunk was mended is not what the patch's author made of it.
@@ -171,7 +184,12 @@ class Workshop:
         """Run git apply on an index that holds `tree`; raise GitError if it does not apply."""
         self._git("read-tree", tree)
         arguments = ("apply", "--cached", "--whitespace=nowarn", *filter(None, options), "-")
-        git(self.repository, *arguments, stdin=patch.diff, environment=self.environment)
+        try:
+            git(self.repository, *arguments, stdin=patch.diff, environment=self.environment)
+        except GitError as error:
+            if not error.lines or any(_NO_FAULT_OF_A_PATCH.search(line) for line in error.lines):
+                raise broken_repository(self.repository, error) from None
+            raise
         return self._git("write-tree").decode().strip()
 
     def _git(self, *arguments: str, stdin: bytes = b"") -> bytes:
@@ -179,7 +197,7 @@ class Workshop:
         try:
             return git(self.repository, *arguments, stdin=stdin, environment=self.environment)
         except GitError as error:
-            raise _broken(self.repository, error) from None
+            raise broken_repository(self.repository, error) from None
 
 
 @contextmanager
@@ -199,7 +217,8 @@ def _workshop(tree: Tree) -> Iterator[Workshop]:
         yield Workshop(tree.repository, index, environment | {"GIT_INDEX_FILE": str(index)})
 
 
-def _broken(repository: Path, error: GitError) -> HarnessError:
+def broken_repository(repository: Path, error: GitError) -> HarnessError:
+    """Return the error for a git that failed where only a damaged repository lets it."""
     return HarnessError(
         f"git failed in {repository}: {error}",
         evidence=error.lines[-4:],

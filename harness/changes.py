@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from harness import lore, mails, placing, ranges
-from harness.applying import apply, apply_each
+from harness.applying import apply, apply_each, broken_repository
 from harness.cache import Cache
 from harness.diffreading import read_diff
 from harness.diffs import render
 from harness.errors import ChangeError, UsageError
-from harness.git import git
+from harness.git import GitError, git
 from harness.mails import Letter
 from harness.progress import Progress, quiet
 from harness.references import Tree
@@ -71,6 +71,8 @@ def read_change(
         raise ChangeError(
             f"{origin}: {error.message}", evidence=error.evidence, advice=error.advice
         ) from None
+    except GitError as error:
+        raise broken_repository(tree.repository, error) from None
 
 
 def _series(origin: str, letters: tuple[Letter, ...], tree: Tree, *, whole: bool = False) -> Series:

@@ -20,6 +20,7 @@ _PREFIXES = frozenset(("a", "b", "c", "i", "o", "w", "1", "2"))
 _SYMLINK, _SUBMODULE = "120000", "160000"
 
 Modes = Mapping[str, str]  # file name in the tree: its mode as git writes it
+Strip = Callable[[str], str | None]  # a name as the diff has it: the name in the tree
 ReadFile = Callable[[str], bytes]  # file name in the tree: its content
 
 
@@ -98,26 +99,45 @@ def _named_as_in_tree(
     if not names:
         return files, ()
     usual = 1 if all(name.partition("/")[0] in _PREFIXES for name in names) else 0
-    deepest = max(name.count("/") for name in names)
-    levels = sorted(range(deepest + 1), key=lambda level: (level != usual, level))
-
-    def hits(strip: Callable[[str], str | None]) -> int:
-        """Count the files that the tree has under their old or new name."""
-        pairs = [(f.old_name, f.new_name) for f in files if f.prefixed]
-        return sum(any(n is not None and strip(n) in modes for n in pair) for pair in pairs)
-
-    ways = {f"-p{level}": _stripper(level) for level in levels}
+    ways = {f"-p{usual}": _stripper(usual)}
+    if not (usual == 1 and all(file.from_git for file in files)):  # git's own prefixes are certain
+        levels = range(max(name.count("/") for name in names) + 1)
+        ways |= {f"-p{level}": _stripper(level) for level in levels if level != usual}
     # A diff made inside xen/, as `git diff --relative` does.
-    ways |= {f"-p{level} within xen/": _stripper(level, "xen/") for level in (usual, 1 - usual)}
-    counts = {way: hits(strip) for way, strip in ways.items()}
-    best = max(counts, key=lambda way: counts[way])  # the first of equals: the usual one
-    if counts[best] == 0:
-        best = f"-p{usual}"
+    ways[f"-p{usual} within xen/"] = _stripper(usual, "xen/")
+    best = f"-p{usual}"
+    for way, strip in ways.items():
+        # Another way must find every file: one Makefile or README is in many a directory.
+        if _hits(files, ways[best], modes) == 0 and _finds_all(files, strip, modes):
+            best = way
     named = tuple(_renamed(file, ways[best], modes) for file in files)
     return named, (() if best in ("-p0", "-p1") else (f"names read with {best}",))
 
 
-def _stripper(level: int, directory: str = "") -> Callable[[str], str | None]:
+def _hits(files: tuple[FileChange, ...], strip: Strip, modes: Modes) -> int:
+    """Count the files that the tree has under their old or new name."""
+    return sum(
+        any(name is not None and strip(name) in modes for name in (file.old_name, file.new_name))
+        for file in files
+        if file.prefixed
+    )
+
+
+def _finds_all(files: tuple[FileChange, ...], strip: Strip, modes: Modes) -> bool:
+    """Whether the tree has every file that the diff takes lines of to be there."""
+    tops = {name.partition("/")[0] for name in modes if "/" in name}
+    old = tuple(f for f in files if f.old_name and any(hunk.old_count for hunk in f.hunks))
+    for name in (name for f in files if f.prefixed for name in (f.old_name, f.new_name) if name):
+        left = strip(name) or name
+        top = name.partition("/")[0]
+        if top in tops and left.partition("/")[0] != top:
+            return False  # xen/tools/Makefile is not tools/Makefile
+        if "/" not in left and name.count("/") > 1:
+            return False
+    return bool(old) and _hits(old, strip, modes) == sum(file.prefixed for file in old)
+
+
+def _stripper(level: int, directory: str = "") -> Strip:
     def strip(name: str) -> str | None:
         parts = name.split("/", level)
         return directory + parts[level] if len(parts) > level else None
@@ -125,7 +145,7 @@ def _stripper(level: int, directory: str = "") -> Callable[[str], str | None]:
     return strip
 
 
-def _renamed(file: FileChange, strip: Callable[[str], str | None], modes: Modes) -> FileChange:
+def _renamed(file: FileChange, strip: Strip, modes: Modes) -> FileChange:
     """Return `file` with its names stripped, and a plain diff's two names made one."""
     if not file.prefixed:
         return file

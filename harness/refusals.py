@@ -61,7 +61,10 @@ def _reason(attempt: Attempt) -> tuple[str, list[str]]:
             number = _failed_hunk(file, int(match[2]), attempt.reverse) if file else None
             if file and number is not None:
                 where = f", {match[1]}, hunk {number + 1} of {len(file.hunks)}"
-                return where, _show_hunk(attempt, match[1], file.hunks[number])
+                shown = _show_hunk(attempt, match[1], file.hunks[number])
+                if not any(ln.startswith(b" ") for hunk in file.hunks for ln in hunk.lines):
+                    shown.append("the patch has no context lines; was it made with -U0?")
+                return where, shown
         if match := _FAILED_FILE.match(line):
             if match[2].startswith("already"):
                 return f", {match[1]}: the tree has that file already", []

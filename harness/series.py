@@ -107,7 +107,7 @@ def choose(
         notes.append("cover letter passed over")
     talk = len(letters) - len(covers) - sum(one.has_diff and not one.reply for one in letters)
     if talk and patches != replies:
-        notes.append(f"{talk} repl{'y' if talk == 1 else 'ies'} passed over")
+        notes.append(f"{talk} message{'s' * (talk > 1)} without a patch passed over")
     if len(patches) == 1 and (place := patches[0].position) is not None and place[1] > 1:
         notes.append(f"patch {place[0]} of a series of {place[1]}, alone")
     cover = covers[0].subject if covers and len(patches) > 1 else ""
@@ -116,9 +116,9 @@ def choose(
 
 def _in_order(patches: list[Letter], whole: bool) -> list[Letter]:
     """Sort by n/m and make sure that the series is whole; without numbers, keep the order."""
-    unique: dict[tuple[str, bytes], Letter] = {}
-    for one in patches:  # a list and its subscriber both deliver
-        unique.setdefault((one.subject, one.text), one)
+    unique: dict[object, Letter] = {}
+    for one in patches:  # a list and its author may both have sent it, the one with a footer
+        unique.setdefault(one.message_id or (one.subject, one.text), one)
     patches = list(unique.values())
     numbered = [one for one in patches if one.position is not None]
     if not numbered or (len(patches) == 1 and not whole):

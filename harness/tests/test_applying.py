@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import resource
 import subprocess
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from harness import offers
 from harness.changes import Series, apply, apply_each, read_change
-from harness.errors import ChangeError, ExitCode
+from harness.errors import ChangeError, ExitCode, HarnessError
 from harness.git import git
 from harness.references import resolve
 from harness.tests.toytree import BELL, CLOCK, DATA, ROPE, Toy, make_toy
@@ -355,9 +356,27 @@ def test_any_series_of_edits_becomes_what_git_committed(
     assert apply(toy.tree(), series, reverse=True).tree == tree.tree
 
 
-def test_a_repository_that_broke_is_the_harness_s_fault_not_the_change_s(toy: Toy) -> None:
-    from harness.errors import HarnessError
+def test_a_blob_that_broke_is_no_fault_of_the_patch(toy: Toy) -> None:
+    series, tree = read(toy, SERIES), toy.tree()
+    blob = toy.line("rev-parse", f"HEAD:{CLOCK}")
+    (toy.path / ".git/objects" / blob[:2] / blob[2:]).unlink()
+    with pytest.raises(HarnessError, match="git failed"):
+        apply(tree, series)
 
+
+def test_a_full_disk_is_no_fault_of_the_patch(toy: Toy) -> None:
+    """A limit on the size of files stops git at the same write as a disk without room."""
+    series, tree = read(toy, SERIES), toy.tree()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16, hard))
+    try:
+        with pytest.raises(HarnessError, match="git failed"):
+            apply(tree, series)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_repository_that_broke_is_the_harness_s_fault_not_the_change_s(toy: Toy) -> None:
     series, tree = read(toy, SERIES), toy.tree()
     blob = toy.line("rev-parse", "HEAD^{tree}")
     (toy.path / ".git/objects" / blob[:2] / blob[2:]).unlink()

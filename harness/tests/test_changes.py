@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.changes import Series, apply, read_change
-from harness.errors import ChangeError, ExitCode, UsageError, XenverifyError
+from harness.errors import ChangeError, ExitCode, HarnessError, UsageError, XenverifyError
 from harness.tests.toytree import BELL, CLOCK, DATA, ROPE, Toy, make_toy
 
 AUTHOR = "Ada Campanåri <ada@bells.example>"
@@ -96,7 +96,7 @@ def test_a_whole_thread_becomes_its_newest_series(toy: Toy) -> None:
     assert series.notes == (
         "v2 taken, v1 passed over",
         "cover letter passed over",
-        "1 reply passed over",
+        "1 message without a patch passed over",
     )
     assert series.files == (BELL, CLOCK, ROPE)
     assert {patch.author for patch in series.patches} == {AUTHOR}
@@ -204,6 +204,23 @@ def test_a_plain_diff_finds_its_files(
     assert series.files == (CLOCK,)
     assert series.patches[0].notes == notes
     assert apply(toy.tree(), series).tree != toy.tree_id()
+
+
+def test_a_file_of_the_same_name_elsewhere_is_not_taken_for_the_one_meant(
+    toy: Toy, read: Read
+) -> None:
+    toy.write("clock.c", "int other;\n")
+    toy.git("rm", "--quiet", CLOCK)
+    toy.commit("Another clock")
+    for prefix in ("a/", ""):
+        name = prefix + CLOCK
+        diff = f"--- {name}\n+++ {name}\n@@ -1 +1 @@\n-int other;\n+int that;\n"
+        assert read(f"diff --git a/{CLOCK} b/{CLOCK}\n{diff}".encode()).files == (CLOCK,)
+
+
+def test_a_mail_delivered_twice_counts_once(toy: Toy, read: Read) -> None:
+    listed = THREAD.replace(b"\n\nFrom ", b"\n\n____\nlist footer\n\nFrom ")
+    assert apply(toy.tree(), read(THREAD + listed)).tree == AFTER_SERIES
 
 
 def test_plain_diffs_make_and_delete_files(toy: Toy, read: Read) -> None:
@@ -396,6 +413,14 @@ def test_commits_need_a_git_reference(toy: Toy) -> None:
     tree = resolve(str(toy.path), toy.cache)
     with pytest.raises(UsageError, match="is no git reference"):
         read_change("git:HEAD", tree, toy.cache)
+
+
+def test_a_clone_that_broke_is_the_harness_s_fault(toy: Toy) -> None:
+    tree = toy.tree()
+    top = toy.line("rev-parse", "HEAD^{tree}")
+    (toy.path / ".git/objects" / top[:2] / top[2:]).unlink()
+    with pytest.raises(HarnessError, match="git failed"):
+        read_change(str(DATA / "one.patch"), tree, toy.cache)
 
 
 def test_a_commit_with_a_binary_file_names_it(toy: Toy) -> None:
