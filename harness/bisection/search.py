@@ -101,9 +101,9 @@ class Search:
         """Return the commits that were looked at on the way here, in the search's own order."""
         return list(self._follow().asked)
 
-    def ahead(self, count: int) -> list[str]:
+    def ahead(self, count: int, known: Callable[[str], Seen | None] = lambda _: None) -> list[str]:
         """Return up to `count` commits, the most probably wanted first: the next one, then those
-        that would follow each outcome of it, and so on."""
+        that would follow each outcome of it, and so on; none of which anything is `known`."""
         found: list[str] = []
         order = count_up()  # equal probabilities must not compare searches
         waiting = [(-1.0, next(order), self)]
@@ -111,6 +111,10 @@ class Search:
             weight, _, search = heapq.heappop(waiting)
             way = search._follow()
             if isinstance(way.outcome, Answer):
+                continue
+            seen = known(way.outcome)
+            if seen is not None:
+                heapq.heappush(waiting, (weight, next(order), search.tell(way.outcome, seen)))
                 continue
             if way.outcome not in found:
                 found.append(way.outcome)

@@ -11,7 +11,7 @@ from pathlib import Path
 from harness.errors import HarnessError, UsageError
 
 # Either of these says that a folder is an earlier run's, and may be replaced by a later one's.
-OURS = ("verdict.json", "results.json", "bisect.json")
+OURS = ("verdict.json", "results.json", "bisect.json", "reproduction.json")
 
 
 @contextlib.contextmanager

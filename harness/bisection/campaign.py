@@ -1,0 +1,312 @@
+"""Two ends of a history in, for each case that tells them apart the commit that made it so out.
+
+Comes in: a `Laboratory`, the cases a user chose, and by what two runs are told apart. Goes out:
+`Findings`. Refuses to know: how a commit is looked at, and how findings are told.
+
+All cases are searched for together: one look at a commit serves every search that still needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from harness.bisection.criterion import (
+    BOOTS,
+    END_RUNS,
+    WAVERING_RUNS,
+    Criterion,
+    Difference,
+    compare_ends,
+)
+from harness.bisection.laboratory import Laboratory, Need
+from harness.bisection.samples import Aspect, Reached, Sample
+from harness.bisection.search import Answer, Mark, Search, Seen
+from harness.errors import ChangeError, UsageError
+from harness.outcomes import Outcome
+
+# Labels of a Xen that does what it should.
+AS_IT_SHOULD_BE = (str(Outcome.PASSED), str(Reached.RAN))
+EVIDENCE_LINES = 12
+
+ReadRevert = Callable[[str], bytes]
+
+
+@dataclass(frozen=True)
+class Revert:
+    """What the new end is like without the commit that was found."""
+
+    outcome: str  # "changed", "unchanged", "other", "does not apply"
+    words: str  # one line about it
+    sample: Sample | None = None
+
+    @property
+    def confirms(self) -> bool:
+        """Whether the commit explains the difference all by itself."""
+        return self.outcome == "changed"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Where one case changed."""
+
+    criterion: Criterion
+    answer: Answer
+    steps: tuple[tuple[str, Seen], ...]  # every commit that was looked at, in order
+    bad: Sample  # of the answer's first commit
+    good: tuple[Sample, ...]  # of those just before the suspects that were looked at
+    revert: Revert | None = None  # None: no single commit to take out
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that a campaign has to say."""
+
+    old: Sample
+    new: Sample
+    difference: Difference
+    findings: tuple[Finding, ...]
+
+    @property
+    def certain(self) -> bool:
+        """Whether every case that differs has its commit."""
+        return (
+            bool(self.findings)
+            and all(finding.answer.certain for finding in self.findings)
+            and not self.difference.doubts
+        )
+
+
+@dataclass
+class Campaign:
+    """One bisection, from looking at both ends to the last proof."""
+
+    laboratory: Laboratory
+    cases: tuple[str, ...]  # names of all that may tell the ends apart; none: only build and boot
+    aspect: Aspect
+    read_revert: ReadRevert
+    fixed: bool = False  # whether the new end is the good one: then only what got better counts
+    remaining: Callable[[int], None] = lambda _: None  # told how many commits may be to blame
+    _suspects: set[str] = field(default_factory=set)  # cases seen to waver
+    _starts: dict[str, Search] = field(default_factory=dict)
+
+    def run(self) -> Findings:
+        """Bisect. Raises UsageError if the ends do not differ."""
+        difference = self._compare_ends()
+        while True:
+            searches = self._search(difference)
+            suspects = self._suspects | self._wavering(difference, searches)
+            if suspects == self._suspects:
+                break
+            self._suspects = suspects
+            difference = self._compare_ends()
+        old, new = self._ends()
+        findings = tuple(
+            self._finding(criterion, search)
+            for criterion, search in zip(difference.criteria, searches, strict=True)
+        )
+        return Findings(old, new, difference, findings)
+
+    # ---- the ends
+
+    def _compare_ends(self) -> Difference:
+        """Run both ends until it is clear in what they differ."""
+        boots = BOOTS if self.aspect is Aspect.BOOT_SECONDS else 1
+        history = self.laboratory.history
+        names = (history.old, history.new)
+        old, new = self.laboratory.get(*(Need(name, self.cases, END_RUNS, boots) for name in names))
+        difference = compare_ends(old, new, self.aspect, self._suspects)
+        if difference.wavering:
+            cases = difference.wavering
+            old, new = self.laboratory.get(*(Need(n, cases, WAVERING_RUNS) for n in names))
+            difference = compare_ends(old, new, self.aspect, self._suspects)
+        if not difference.criteria:
+            raise _no_difference(old, new, difference, self.aspect)
+        return self._of_one_direction(difference)
+
+    def _of_one_direction(self, difference: Difference) -> Difference:
+        """Leave out cases that got better, or with `fixed` those that got worse."""
+        if self.aspect is Aspect.BOOT_SECONDS:
+            better = [one for one in difference.criteria if one.limits[1] < one.limits[0]]
+        else:
+            better = [one for one in difference.criteria if one.bad in AS_IT_SHOULD_BE]
+        kept = [one for one in difference.criteria if (one in better) is self.fixed]
+        if kept:
+            return replace(difference, criteria=tuple(kept))
+        raise _other_direction(difference.criteria, self.fixed)
+
+    def _ends(self) -> tuple[Sample, Sample]:
+        history = self.laboratory.history
+        old, new = self.laboratory.get(Need(history.old), Need(history.new))
+        return old, new
+
+    # ---- the search
+
+    def _search(self, difference: Difference) -> list[Search]:
+        """Search for every case at once, until each has an answer that was looked at thrice."""
+        laboratory = self.laboratory
+        while True:
+            searches = [self._informed(criterion) for criterion in difference.criteria]
+            pairs = list(zip(difference.criteria, searches, strict=True))
+            wanted = [need for pair in pairs if (need := self._need(*pair)) is not None]
+            self.remaining(max(search.remaining() for search in searches))
+            open_needs = [need for need in _merged(wanted) if not laboratory.met(need)]
+            if not open_needs:
+                return searches
+            laboratory.work(open_needs, self._ahead(pairs))
+
+    def _informed(self, criterion: Criterion) -> Search:
+        """Return the search for one case, told everything that it asks for and that is known."""
+        history = self.laboratory.history
+        if criterion.case not in self._starts:
+            self._starts[criterion.case] = Search.between(
+                history.graph, history.old, history.new, history.merge_bases
+            )
+        search = self._starts[criterion.case]
+        while not isinstance(step := search.next(), Answer):
+            seen = self._seen(criterion, step)
+            if seen is None:
+                return search
+            search = search.tell(step, seen)
+        return search
+
+    def _seen(self, criterion: Criterion, commit: str) -> Seen | None:
+        sample = self.laboratory.known(commit)
+        if sample is None or (sample.reached is Reached.RAN and self._short(criterion, sample)):
+            return None
+        return criterion.judge(sample)
+
+    def _short(self, criterion: Criterion, sample: Sample) -> bool:
+        """Whether the case was never run on a commit, when it was looked at for other cases."""
+        return bool(criterion.case) and not sample.runs(criterion.case)
+
+    def _need(self, criterion: Criterion, search: Search) -> Need | None:
+        """Return what the search needs next: a commit, or more runs of those that prove it."""
+        step = search.next()
+        if not isinstance(step, Answer):
+            return self._look(criterion, step)
+        for commit in (step.first, *step.below):
+            proof = Need(commit, _cases(criterion), END_RUNS)
+            if step.suspects and not self.laboratory.met(proof):
+                return proof
+        return None
+
+    def _look(self, criterion: Criterion, commit: str) -> Need:
+        boots = BOOTS if criterion.aspect is Aspect.BOOT_SECONDS else 1
+        runs = criterion.more_runs(self.laboratory.known(commit))
+        return Need(commit, _cases(criterion), runs, boots)
+
+    def _ahead(self, pairs: Sequence[tuple[Criterion, Search]]) -> list[Need]:
+        """Return what will probably be needed next, for as many workers as there are."""
+        slots = self.laboratory.workers.slots
+        needs = [
+            self._look(criterion, commit)
+            for criterion, search in pairs
+            for commit in search.ahead(slots + 1, partial(self._seen, criterion))[1:]
+        ]
+        return _merged(needs)
+
+    def _wavering(self, difference: Difference, searches: Iterable[Search]) -> set[str]:
+        """Return the cases that gave one commit different labels, though the ends were steady."""
+        return {
+            criterion.case
+            for criterion, search in zip(difference.criteria, searches, strict=True)
+            for commit in search.steps()
+            if (sample := self.laboratory.known(commit)) is not None
+            and not criterion.wavers
+            and len(set(sample.labels(criterion.case, criterion.aspect))) > 1
+            and criterion.aspect is not Aspect.BOOT_SECONDS
+        }
+
+    # ---- the answer
+
+    def _finding(self, criterion: Criterion, search: Search) -> Finding:
+        answer = search.next()
+        assert isinstance(answer, Answer)
+        laboratory = self.laboratory
+        bad, *below = laboratory.get(Need(answer.first), *(Need(commit) for commit in answer.below))
+        ends = (laboratory.history.old, laboratory.history.new)
+        steps = tuple((c, search.seen[c]) for c in search.steps() if c not in ends)
+        good = tuple(
+            sample
+            for sample in below
+            if (seen := search.seen.get(sample.commit)) is not None and seen.mark is Mark.GOOD
+        )
+        revert = self._revert(criterion, answer) if answer.certain else None
+        return Finding(criterion, answer, steps, bad, good, revert)
+
+    def _revert(self, criterion: Criterion, answer: Answer) -> Revert:
+        """Take the commit out of the new end, and look what that is like."""
+        laboratory = self.laboratory
+        commit = laboratory.history.describe(answer.first)
+        if len(commit.parents) > 1:
+            return Revert("does not apply", "it is a merge, which is not one change to take out")
+        try:
+            diff = self.read_revert(commit.id)
+        except (ChangeError, UsageError) as error:
+            return Revert("does not apply", error.message)
+        need = self._look(criterion, laboratory.history.new)
+        (sample,) = laboratory.get(Need(need.commit, need.cases, need.runs, need.boots, diff))
+        while (seen := criterion.judge(sample)) is None:
+            more = criterion.more_runs(sample)
+            (sample,) = laboratory.get(Need(need.commit, need.cases, more, need.boots, diff))
+        if sample.reached is Reached.UNCHANGED:
+            return Revert("does not apply", sample.reason, sample)
+        outcome = {Mark.GOOD: "changed", Mark.BAD: "unchanged", Mark.SKIP: "other"}[seen.mark]
+        return Revert(outcome, sample.why(criterion.case), sample)
+
+
+def _other_direction(criteria: Sequence[Criterion], fixed: bool) -> UsageError:
+    """Say that good is bad and bad is good."""
+    cases = [f"{one.case or 'build and boot'}: {one.good}, then {one.bad}" for one in criteria]
+    if fixed:
+        message = "nothing got better from bad to good; it got worse"
+        advice = "To find what made it worse, leave --fixed out and swap --good and --bad."
+    else:
+        message = "nothing got worse from good to bad; it got better"
+        advice = "To find what made it better:  --fixed --bad OLD --good NEW"
+    return UsageError(message, evidence=cases[:EVIDENCE_LINES], advice=advice)
+
+
+def _cases(criterion: Criterion) -> tuple[str, ...]:
+    return (criterion.case,) if criterion.case else ()
+
+
+def _merged(needs: Iterable[Need]) -> list[Need]:
+    """Return one need for each commit, in the order in which commits first came."""
+    merged: dict[str, Need] = {}
+    for need in needs:
+        one = merged.setdefault(need.commit, need)
+        cases = tuple(dict.fromkeys((*one.cases, *need.cases)))
+        merged[need.commit] = Need(
+            need.commit, cases, max(one.runs, need.runs), max(one.boots, need.boots)
+        )
+    return list(merged.values())
+
+
+def _no_difference(old: Sample, new: Sample, difference: Difference, aspect: Aspect) -> UsageError:
+    """Say that there is nothing to search for, and what both ends did."""
+    if difference.doubts:
+        return UsageError(
+            "the ends differ only in cases that cannot be trusted",
+            evidence=[f"{case}: {why}" for case, why in difference.doubts],
+            advice="Mend the case, or choose another.",
+        )
+    evidence = []
+    for name, end in (("old end", old), ("new end", new)):
+        if end.reached is not Reached.RAN:
+            evidence.append(f"{name}: {end.why('')}")
+        elif end.boots and aspect is Aspect.BOOT_SECONDS:
+            evidence.append(
+                f"{name}: boots in {min(end.boots):.2f} s, the best of {len(end.boots)}"
+            )
+        for case in sorted(end.cases):
+            labels = end.labels(case, aspect)
+            evidence.append(f"{name}: {case}: {labels[0]}, {len(labels)} of {len(labels)}")
+    return UsageError(
+        "good and bad do not differ, so there is nothing to search for",
+        evidence=evidence[:EVIDENCE_LINES],
+        advice="Choose other ends or cases"
+        + ("." if aspect is Aspect.SIGNATURE else "; --signature tells kinds of failure apart."),
+    )

@@ -1,0 +1,164 @@
+"""A commit in, what is seen of it out: its Xen built, booted, and some cases run on it.
+
+Comes in: a `Task`, a value that can be sent to another process or machine. Goes out: a `Sample`.
+Refuses to know: which commit is asked for and why, and what is made of the answer.
+
+What Xen does wrong is in the sample; what we or the machine do wrong is raised, and never becomes
+an answer about a commit.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness import changes as patches
+from harness.bisection.cases import choose, name
+from harness.bisection.memory import Memory
+from harness.bisection.samples import Reached, Sample
+from harness.booting import boot
+from harness.builds import Build, BuildOptions, build
+from harness.cache import Cache, default_cache
+from harness.errors import BuildError, ChangeError, HarnessError, XenFailure
+from harness.machines import load_machine
+from harness.outcomes import CaseResult, Outcome
+from harness.references import resolve
+from harness.scenarios import DEFAULT, FIRST_DOM0LESS, SCENARIOS, Scenario, release_of
+from harness.suites import Suite, run_suite
+from harness.toolchain import find_toolchain
+from harness.trees import Tree
+
+EVIDENCE_LINES = 12
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How every commit of a search is built and run."""
+
+    options: BuildOptions
+    machine: str
+    diffs: tuple[bytes, ...] = ()  # applied to every commit, one after the other
+
+    def describe(self) -> str:
+        """Return what decides results beside the source and the cases, for the memory's key."""
+        fragments = [path.read_text() for path in self.options.kconfig]
+        toolchain = find_toolchain(self.options.arch, self.options.cc).description
+        return repr((self.options, fragments, toolchain, self.machine, self.diffs))
+
+
+@dataclass(frozen=True)
+class Task:
+    """One commit to look at."""
+
+    reference: str  # git:PLACE@COMMIT, or any other reference
+    commit: str
+    setting: Setting
+    cases: tuple[str, ...] = ()  # names; none: only build and boot
+    runs: int = 1  # of every case
+    boots: int = 1
+    without: bytes = b""  # a diff to take out: does the answer explain it all?
+    output: str = ""  # a directory for logs; "" for one that is thrown away
+    cache: str = ""  # the root of the worker's cache; "" for its user's own
+
+
+def evaluate(task: Task) -> Sample:
+    """Look at one commit. Raises what keeps it from being looked at at all."""
+    cache = Cache(Path(task.cache)) if task.cache else default_cache()
+    try:
+        tree = _source(task, cache)
+    except ChangeError as error:
+        return Sample(task.commit, Reached.UNCHANGED, error.message, error.evidence)
+    try:
+        built = build(tree, task.setting.options, cache)
+    except BuildError as error:
+        reason = _decisive(error.evidence) or error.message
+        return Sample(task.commit, Reached.SOURCE, reason, error.evidence)
+    with tempfile.TemporaryDirectory(prefix="xenverify-bisect-") as scratch:
+        directory = Path(task.output or scratch)
+        return _run(task, built, directory, cache)
+
+
+def _source(task: Task, cache: Cache) -> Tree:
+    tree = resolve(task.reference, cache)
+    for diff in task.setting.diffs:  # read anew for each tree: files move between versions
+        tree = patches.apply(tree, patches.read_change("-", tree, cache, io.BytesIO(diff)))
+    if task.without:
+        series = patches.read_change("-", tree, cache, io.BytesIO(task.without))
+        tree = patches.apply(tree, series, reverse=True)
+    return tree
+
+
+def _run(task: Task, built: Build, directory: Path, cache: Cache) -> Sample:
+    sample = Sample(task.commit, Reached.RAN, build=built.describe())
+    known = Memory(cache, task.setting.describe()).recall_binary(sample.fingerprint)
+    if known is not None and _suffices(known, task):
+        return replace(sample, reached=known.reached, reason=known.reason, evidence=known.evidence)
+    try:
+        sample = replace(sample, boots=_boot(built, task, directory, cache))
+    except XenFailure as failure:
+        log = directory / "boot" / "console.log"
+        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+        return replace(
+            sample,
+            reached=Reached.BUILT,
+            reason=str(failure),
+            evidence=tuple(lines[-EVIDENCE_LINES:]),
+        )
+    if not task.cases:
+        return sample
+    cases: dict[str, tuple[CaseResult, ...]] = {}
+    for number in range(task.runs):
+        for result in _suite(task, built, directory / f"run-{number + 1}"):
+            cases[result.id] = (*cases.get(result.id, ()), result)
+    return replace(sample, cases=cases)
+
+
+def _suffices(known: Sample, task: Task) -> bool:
+    """Whether what was seen of the same binary, built from another source, answers the task."""
+    if known.reached is not Reached.RAN:
+        return True
+    ran = all(known.runs(case) >= task.runs for case in task.cases)
+    return ran and len(known.boots) >= task.boots
+
+
+def _boot(built: Build, task: Task, directory: Path, cache: Cache) -> tuple[float, ...]:
+    """Boot the Xen as often as asked, each time to the point where every guest answers."""
+    scenario = plainest(built.tree.version)
+    seconds = []
+    for _ in range(task.boots):
+        shutil.rmtree(directory / "boot", ignore_errors=True)
+        with boot(
+            built, load_machine(task.setting.machine), scenario, directory / "boot", cache
+        ) as host:
+            seconds.append(round(host.boot_seconds, 4))
+    return tuple(seconds)
+
+
+def plainest(version: str) -> Scenario:
+    """Return what any Xen of a version must be able to boot: a domU, or before dom0less a dom0."""
+    return DEFAULT if release_of(version) >= FIRST_DOM0LESS else SCENARIOS["dom0"]
+
+
+def _suite(task: Task, built: Build, directory: Path) -> list[CaseResult]:
+    """Run the cases once; raises HarnessError if one of them ended by a fault of our own."""
+    selection = choose(task.cases)
+    found = run_suite(Suite(built, task.setting.machine, selection, directory)).cases.values()
+    results = [replace(result, id=name(selection, result.id)) for result in found]
+    faults = [result for result in results if result.outcome is Outcome.ERROR]
+    if faults:
+        raise HarnessError(
+            f"on {built.tree.label} a case could not be run: {faults[0].id}",
+            evidence=[f"{fault.id}: {fault.message}" for fault in faults[:EVIDENCE_LINES]],
+            advice=f"Logs: {directory}" if task.output else "",
+        )
+    return results
+
+
+def _decisive(lines: Sequence[str]) -> str:
+    """Return the first line of a build's log that says what is wrong."""
+    signs = ("error:", "Error ", "undefined reference", "No rule to make")
+    return next((line.strip() for sign in signs for line in lines if sign in line), "")

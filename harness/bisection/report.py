@@ -1,0 +1,338 @@
+"""Findings in, what a report says out: values for JSON, and lines of plain text.
+
+Comes in: `Findings`, the history, and what it took. Goes out: a dict and a list of lines.
+Refuses to know: where they are shown.
+
+Everything but the effort depends on the commits alone: a bisection that is repeated, or was
+interrupted, says the very same.
+"""
+
+from __future__ import annotations
+
+import shlex
+import textwrap
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from harness.bisection.campaign import Finding, Findings
+from harness.bisection.criterion import counted
+from harness.bisection.history import Commit, History
+from harness.bisection.laboratory import Effort
+from harness.bisection.samples import Aspect, Reached, Sample
+from harness.bisection.search import Mark
+
+WIDTH = 100
+EVIDENCE_LINES = 12
+MARKED = {Mark.GOOD: "as old", Mark.BAD: "as new", Mark.SKIP: "skipped"}
+BUILD_AND_BOOT = "build and boot"
+
+
+@dataclass(frozen=True)
+class Context:
+    """What else a report names."""
+
+    history: History
+    place: str  # git:PLACE
+    old_name: str  # as the user typed them
+    new_name: str
+    words: tuple[str, ...]  # options that say how to build and run, for a command
+    command: str  # what bisects again
+    aspect: Aspect
+
+
+def describe(
+    findings: Findings, context: Context, effort: Effort, seconds: float
+) -> dict[str, Any]:
+    """Return the report as JSON has it."""
+    history = context.history
+    return {
+        "range": {
+            "repository": context.place.removeprefix("git:"),
+            "old": _commit(history.describe(history.old)) | {"named": context.old_name},
+            "new": _commit(history.describe(history.new)) | {"named": context.new_name},
+            "commits": len(history.commits),
+            "distinct": len(history.graph.nodes),
+            "sharing": dict(Counter(history.reasons.values())),
+        },
+        "told_apart_by": str(context.aspect),
+        "ends": {"old": _sample(findings.old), "new": _sample(findings.new)},
+        "untrusted": dict(findings.difference.doubts),
+        "findings": [_finding(one, context) for one in findings.findings],
+        "command": context.command,
+        "effort": {**asdict(effort), "seconds": round(seconds, 1)},
+    }
+
+
+def compose(findings: Findings, context: Context) -> list[str]:
+    """Return the report as lines of text, without what it took."""
+    lines = list(_range(findings, context))
+    for group in _by_answer(findings.findings):
+        lines += ["", *_told(group, context)]
+    for case, reason in findings.difference.doubts:
+        lines += ["", f"cannot be trusted: {case}", f"  {reason}"]
+    return lines
+
+
+def cost(effort: Effort, seconds: float) -> str:
+    """Return in one line what it took."""
+    built = f"{effort.builds} built in {effort.build_seconds:.0f} s"
+    failed = f", {effort.failed_builds} failed to build" if effort.failed_builds else ""
+    return (
+        f"{effort.looks} looks at commits ({built}{failed}, {effort.cached_builds} cached), "
+        f"{effort.remembered} remembered, {_clock(seconds)}"
+    )
+
+
+def _clock(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds // 60)} min {seconds % 60:.0f} s"
+
+
+def _by_answer(findings: Sequence[Finding]) -> list[list[Finding]]:
+    """Group the cases that one commit explains."""
+    groups: dict[tuple[str, ...], list[Finding]] = {}
+    for one in findings:
+        key = (*one.answer.suspects, one.answer.bad_base or "")
+        groups.setdefault(key, []).append(one)
+    return list(groups.values())
+
+
+def _range(findings: Findings, context: Context) -> Iterator[str]:
+    history = context.history
+    for label, name, commit in (
+        ("old", context.old_name, history.old),
+        ("new", context.new_name, history.new),
+    ):
+        yield f"{label:<9}{name}  {history.describe(commit)}"
+    reasons = Counter(history.reasons.values())
+    sharing = "".join(f"; {count} {_plural(count, why)}" for why, count in sorted(reasons.items()))
+    commits = len(history.commits)
+    yield f"between  {commits} commits, {len(history.graph.nodes)} with a source of their own"
+    if sharing:
+        yield f"         {sharing[2:]}"
+    for one in findings.findings:
+        good, bad = (
+            counted(end.labels(one.criterion.case, one.criterion.aspect))
+            for end in (findings.old, findings.new)
+        )
+        yield f"ends     {_case(one)}: old {good}; new {bad}"
+
+
+def _plural(count: int, reason: str) -> str:
+    return reason if count == 1 else reason.replace("changes ", "change ", 1)
+
+
+def _case(finding: Finding) -> str:
+    return finding.criterion.case or BUILD_AND_BOOT
+
+
+def _told(group: Sequence[Finding], context: Context) -> Iterator[str]:
+    """Tell one answer: the commit, how it was found, the evidence, the proof, the commands."""
+    first = group[0]
+    answer, history = first.answer, context.history
+    for one in group:
+        criterion = one.criterion
+        yield f"{_case(one)}:  {criterion.good}  ->  {criterion.bad}"
+    if answer.bad_base is not None:
+        base = history.describe(answer.bad_base)
+        yield f"  FOUND NOTHING  already the fork point is like the new end: {base}"
+        yield f"  It changed between there and {context.old_name}; search that with the ends' names"
+        yield f"  the other way round:  --fixed --bad {base.id[:12]} --good {context.old_name}"
+        return
+    yield from _named(answer.first, history) if answer.certain else _suspects(first, history)
+    yield ""
+    yield from _steps(first, history)
+    yield ""
+    for one in group:
+        yield from _evidence(one, history)
+    yield from _neighbours(first, history)
+    if first.revert is not None:
+        yield f"  without it  {_reverted(first)}"
+    yield "  by hand"
+    for sample in (*first.good[:1], first.bad):
+        yield f"    {_by_hand(sample, group, context)}"
+
+
+def _named(commit: str, history: History) -> Iterator[str]:
+    found = history.describe(commit)
+    yield f"  COMMIT  {found.id}"
+    yield f"          {found.subject}"
+    yield f"          {found.author}  {found.date}"
+
+
+def _suspects(finding: Finding, history: History) -> Iterator[str]:
+    answer = finding.answer
+    seen = dict(finding.steps)
+    yield f"  ONE OF {len(answer.suspects)} COMMITS  those before the last could not be tested"
+    for commit in answer.suspects:
+        if commit == answer.first:
+            why = f"tested: {finding.criterion.bad}"
+        elif commit in answer.presumed:
+            why = "not tried: between two that fail alike"
+        else:
+            why = seen[commit].reason if commit in seen else "not tried"
+        yield f"    {history.describe(commit)}"
+        yield f"        {_one_line(why)}"
+
+
+def _steps(finding: Finding, history: History) -> Iterator[str]:
+    yield "  looked at"
+    for commit, seen in finding.steps:
+        what = history.describe(commit)
+        yield f"    {what.id[:10]}  {MARKED[seen.mark]:<8} {_shorten(what.subject, 76)}"
+        if seen.mark is Mark.SKIP:
+            yield f"{'':24}{_shorten(seen.reason, 72)}"
+
+
+def _evidence(finding: Finding, history: History) -> Iterator[str]:
+    """Set the last run before and the first run after side by side."""
+    sides = [*finding.good[:1], finding.bad]
+    heads = [f"{history.describe(side.commit).id[:10]}" for side in sides]
+    columns = [
+        [head, *_shown(side, finding.criterion.case, finding.criterion.aspect)]
+        for head, side in zip(heads, sides, strict=True)
+    ]
+    yield f"  {_case(finding)}"
+    lines = columns[0] if len(columns) == 1 else side_by_side(columns[0], columns[1], WIDTH - 4)
+    yield from (f"    {line}" for line in lines)
+
+
+def _shown(sample: Sample, case: str, aspect: Aspect) -> list[str]:
+    """Return what was seen at one commit: how it ended, the last operations, what Xen said."""
+    if sample.reached is not Reached.RAN:
+        return [sample.why(case), *sample.evidence[:EVIDENCE_LINES]]
+    if aspect is Aspect.BOOT_SECONDS:
+        return ["boots: " + ", ".join(f"{seconds:.3f} s" for seconds in sample.boots)]
+    if not case:
+        return [str(sample.reached)]
+    lines = [counted(sample.labels(case, Aspect.OUTCOME))]
+    results = sample.cases[case]
+    told = next((result for result in results if result.message), results[0])
+    lines += [told.message] if told.message else []
+    lines += told.crash or told.evidence
+    lines += [f"after  {operation}" for operation in told.operations[-4:]]
+    said = [line for line in told.console.splitlines() if line.strip()]
+    return lines + [f"Xen said  {line}" for line in said[:EVIDENCE_LINES]]
+
+
+def _neighbours(finding: Finding, history: History) -> Iterator[str]:
+    """Name the parents that share another commit's result, and those that mean nothing."""
+    answer = finding.answer
+    graph = history.graph
+    for parent in graph.parents.get(answer.first, ()):
+        shared = graph.stand_in(parent)
+        if shared != parent:
+            yield f"  its parent {history.describe(parent)}"
+            yield f"    shares the result of {shared[:10]}: it {history.reasons[parent]}"
+    for commit in answer.inherited:
+        yield f"  its parent {history.describe(commit)}"
+        yield "    is like the new end as well, on a branch not known to have been like the old one"
+
+
+def _reverted(finding: Finding) -> str:
+    assert finding.revert is not None
+    words = {
+        "changed": "the new end is like the old one again",
+        "unchanged": "the new end stays as it is: there is more to it than this commit",
+        "other": "the new end is like neither",
+        "does not apply": "cannot be had: it does not come out of the new end",
+    }
+    return f"{words[finding.revert.outcome]} ({_one_line(finding.revert.words)})"
+
+
+def _by_hand(sample: Sample, group: Sequence[Finding], context: Context) -> str:
+    reference = f"{context.place}@{sample.commit[:12]}"
+    cases = [one.criterion.case for one in group if one.criterion.case]
+    if sample.reached in (Reached.UNCHANGED, Reached.SOURCE) or not cases:
+        return shlex.join(["xenverify", "build", reference, *context.words])
+    return shlex.join(["xenverify", "run", *cases, "--xen", reference, *context.words])
+
+
+def side_by_side(left: Sequence[str], right: Sequence[str], width: int) -> list[str]:
+    """Return two columns of text, each line wrapped to its half."""
+    half = (width - 3) // 2
+
+    def wrapped(lines: Sequence[str]) -> list[str]:
+        return [
+            part
+            for line in lines
+            for part in textwrap.wrap(line, half, subsequent_indent="  ", break_on_hyphens=False)
+            or [""]
+        ]
+
+    columns = wrapped(left), wrapped(right)
+    height = max(map(len, columns))
+    rows = zip(*(column + [""] * (height - len(column)) for column in columns), strict=True)
+    return [f"{one:<{half}} | {other}".rstrip() for one, other in rows]
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _shorten(text: str, width: int) -> str:
+    return textwrap.shorten(text, width, placeholder=" …")
+
+
+def _commit(commit: Commit) -> dict[str, Any]:
+    return {
+        "commit": commit.id,
+        "subject": commit.subject,
+        "author": commit.author,
+        "date": commit.date,
+    }
+
+
+def _sample(sample: Sample) -> dict[str, Any]:
+    return {
+        "commit": sample.commit,
+        "reached": str(sample.reached),
+        "reason": sample.reason,
+        "evidence": list(sample.evidence),
+        "fingerprint": sample.fingerprint,
+        "cases": {
+            case: {
+                "outcomes": [str(run.outcome) for run in runs],
+                "message": next((run.message for run in runs if run.message), ""),
+                "crash": list(next((run.crash for run in runs if run.crash), ())),
+                "console": runs[0].console,
+            }
+            for case, runs in sample.cases.items()
+        },
+    }
+
+
+def _finding(finding: Finding, context: Context) -> dict[str, Any]:
+    history, answer = context.history, finding.answer
+    seen = dict(finding.steps)
+    return {
+        "case": finding.criterion.case or BUILD_AND_BOOT,
+        "from": finding.criterion.good,
+        "to": finding.criterion.bad,
+        "certain": answer.certain,
+        "fork_point_is_like_new": answer.bad_base,
+        "commit": _commit(history.describe(answer.first)) if answer.certain else None,
+        "suspects": [
+            _commit(history.describe(commit))
+            | {
+                "why": "not tried: between two that fail alike"
+                if commit in answer.presumed
+                else seen[commit].reason
+                if commit in seen
+                else ""
+            }
+            for commit in answer.suspects
+        ],
+        "below": list(answer.below),
+        "inherited": list(answer.inherited),
+        "steps": [
+            _commit(history.describe(commit)) | {"mark": MARKED[step.mark], "why": step.reason}
+            for commit, step in finding.steps
+        ],
+        "before": [_sample(sample) for sample in finding.good],
+        "after": _sample(finding.bad),
+        "reverted": None
+        if finding.revert is None
+        else {"outcome": finding.revert.outcome, "words": finding.revert.words},
+    }
