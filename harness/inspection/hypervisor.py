@@ -8,10 +8,11 @@ nothing, stops nothing and needs nothing of Xen, so it works after a panic too.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from harness.inspection.errors import CannotInspect, MidUpdate
 from harness.inspection.grants import GrantTable, read_grants
@@ -33,6 +34,8 @@ from harness.inspection.memory import (
 from harness.inspection.pages import FrameTable, FrameTableReader, PageInfo, find_frame_table
 from harness.inspection.physmap import Physmap, PhysmapReader, WalkStep
 from harness.inspection.snapshot import DomainState, Snapshot
+
+T = TypeVar("T")
 
 #: More domains than a test machine has: a longer list is a torn or circular one.
 MOST_DOMAINS = 4096
@@ -117,8 +120,9 @@ class Inspector:
             ):
                 held.append(f"{name} page_alloc_lock")
             grants = self.field(address, "domain.grant_table")
-            if grants and self.field(grants, "grants.lock"):
-                held.append(f"{name} grant table lock")
+            with contextlib.suppress(NotMapped):  # a wild pointer is told by whoever follows it
+                if grants and self.field(grants, "grants.lock"):
+                    held.append(f"{name} grant table lock")
         return held
 
     def physmap(self, domid: int) -> Physmap:
@@ -196,35 +200,48 @@ class Inspector:
         )
 
     def _state(self, address: int, pages: FrameTable | None) -> DomainState:
-        root = self._p2m_root(address)
-        shared = self.field(address, "domain.shared_info")
-        shared_mfn = self.memory.physical(shared) >> PAGE_SHIFT if shared else None
+        """Read one domain; a wild pointer in it costs what it leads to, not everything else."""
+        unreadable: list[str] = []
+
+        def attempt(what: str, read: Callable[[], T], otherwise: T) -> T:
+            try:
+                return read()
+            except NotMapped as error:
+                unreadable.append(f"{what}: {error.message}")
+                return otherwise
+
+        def count(name: str) -> int:
+            return self.field(address, name) if name in self.layout.offsets else 0
+
+        shared = count("domain.shared_info")
+        shared_mfn = attempt(
+            "shared_info",
+            lambda: self.memory.physical(shared) >> PAGE_SHIFT if shared else None,
+            None,
+        )
         recorded = None
         if shared_mfn is not None and pages is not None and shared_mfn in pages:
             recorded = pages.recorded_gfn(pages[shared_mfn])
-        optional = self.layout.offsets.keys()
+        root = self._p2m_root(address)
         return DomainState(
             address=address,
-            domid=self.field(address, "domain.id"),
-            dying=self.field(address, "domain.dying"),
-            tot_pages=self.field(address, "domain.tot_pages"),
-            max_pages=self.field(address, "domain.max_pages"),
-            extra_pages=(
-                self.field(address, "domain.extra_pages") if "domain.extra_pages" in optional else 0
-            ),
-            xenheap_pages=self.field(address, "domain.xenheap_pages"),
-            vcpus=self.field(address, "domain.max_vcpus"),
+            domid=count("domain.id"),
+            dying=count("domain.dying"),
+            tot_pages=count("domain.tot_pages"),
+            max_pages=count("domain.max_pages"),
+            extra_pages=count("domain.extra_pages"),
+            xenheap_pages=count("domain.xenheap_pages"),
+            vcpus=count("domain.max_vcpus"),
             pool_pages=(
-                self.field(address, "domain.pool_pages")
-                if "domain.pool_pages" in optional
-                else None
+                count("domain.pool_pages") if "domain.pool_pages" in self.layout.offsets else None
             ),
             p2m_root=root,
-            max_mapped_gfn=self.field(address, "domain.max_mapped_gfn"),
+            max_mapped_gfn=count("domain.max_mapped_gfn"),
             shared_info=shared_mfn,
             shared_info_recorded=recorded,
-            physmap=self._read_physmap(root),
-            grants=self._read_grants(address, pages),
+            physmap=attempt("physmap", lambda: self._read_physmap(root), Physmap()),
+            grants=attempt("grant table", lambda: self._read_grants(address, pages), None),
+            unreadable=tuple(unreadable),
         )
 
     # -- readers --------------------------------------------------------------------------------

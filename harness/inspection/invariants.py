@@ -175,6 +175,19 @@ def _gfns(gfn: int, pages: int) -> str:
     return f"gfn {gfn:#x}" if pages == 1 else f"gfns {gfn:#x} to {gfn + pages - 1:#x}"
 
 
+@rule()
+def what_a_domain_points_to_is_mapped(evidence: Evidence) -> Iterator[Violation]:
+    """A domain's shared_info, grant table and page tables are where its pointers say.
+
+    Xen follows them without a look; one that leads nowhere is its next data abort.
+    """
+    for state in evidence.living:
+        for what in state.unreadable:
+            yield Violation(
+                "what_a_domain_points_to_is_mapped", f"{state.name} {what}", state.domid
+            )
+
+
 # -- what the physmap leads to ------------------------------------------------------------------
 
 

@@ -32,6 +32,7 @@ class DomainState:
     shared_info_recorded: int | None  # GFN, since 71320946d5
     physmap: Physmap
     grants: GrantTable | None
+    unreadable: tuple[str, ...] = ()  # "grant table: Xen does not map 0xdead0040"
 
     @property
     def name(self) -> str:
