@@ -1,0 +1,1 @@
+"""Bugs in the field, shown again from nothing: one module a story."""
