@@ -299,7 +299,12 @@ class Agent:
         return {vcpu: self._results(vcpu, len(batches[vcpu])) for vcpu in batches}
 
     def post(self, operations: Sequence[Op], vcpu: int = 0) -> None:
-        """Hand over a batch and do not wait, as for `stop`, which is never answered."""
+        """Hand over a batch and do not wait, as for `stop`, which is never answered.
+
+        What is still being done, such as operations given before boot, is waited for.
+        """
+        if self.state(vcpu) is SlotState.UP:
+            self._finish(vcpu, SECONDS)
         self._put(vcpu, operations)
         self._words[self._slot(vcpu) // 8] += 1
 

@@ -8,6 +8,7 @@ in the real page. What Xen's own tables say is the inspector's business.
 from __future__ import annotations
 
 import random
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -16,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 from harness import agent as ops
 from harness import grants, hypercalls, xenabi
 from harness.hypercalls import Call
-from harness.xenabi import DOMID_SELF, PAGE_SHIFT, PAGE_SIZE
+from harness.xenabi import DOMID_SELF, PAGE_SHIFT, PAGE_SIZE, EventOp
 
 if TYPE_CHECKING:
     from harness.domain import Domain
 
 MASK = 2**64 - 1
+WORD = struct.Struct("<Q")
+ANY_PORT = {"dom": DOMID_SELF, "remote_dom": DOMID_SELF}
 WORDS = PAGE_SIZE // 8
 
 # A pattern's word: a tag, the GFN, how often that GFN was filled (modulo 8), the word's number.
@@ -100,13 +103,14 @@ class Eye:
         self._domain.agent.run(operations)
 
     def look(self, gfn: int) -> Content:
-        """What is there; shared pages are as they were when it returns."""
-        base = gfn << PAGE_SHIFT
-        results = self._domain.agent.run([ops.load(base + 8 * word) for word in SAMPLES])
-        if all(result.fault for result in results):
+        """What is there; shared pages are as they were when it returns.
+
+        One copy of the page means one fault where there is none: each costs a line on the console.
+        """
+        page = self._domain.page(gfn)
+        if page is None:
             return HOLE
-        words = [result.value & MASK for result in results]
-        return self._ram(gfn, words) or self._shared(base) or UNKNOWN
+        return self._ram(gfn, page) or self._shared(gfn << PAGE_SHIFT) or UNKNOWN
 
     def same_page(self, one: int, other: int) -> bool:
         """Whether a word written at one GFN can be read at the other."""
@@ -118,8 +122,9 @@ class Eye:
         _, seen, _ = run([ops.store(here, mark), ops.load(there), ops.store(here, before.value)])
         return not seen.fault and seen.value & MASK == mark
 
-    def _ram(self, gfn: int, words: Sequence[int]) -> Content | None:
-        """RAM by its pattern, if most samples agree on one."""
+    def _ram(self, gfn: int, page: bytes) -> Content | None:
+        """RAM by its pattern, where most samples agree on one."""
+        words = [WORD.unpack_from(page, 8 * number)[0] for number in SAMPLES]
         for word in words[: len(SAMPLES) - ENOUGH + 1]:
             found = word >> GFN_SHIFT & (1 << TAG_SHIFT - GFN_SHIFT) - 1
             filling = word >> FILLING_SHIFT & FILLINGS - 1
@@ -148,11 +153,10 @@ class Eye:
     def _challenges(self, base: int) -> list[Challenge]:
         """What to try on the page at `base`: one thing for each page that Xen may share."""
         if self._port is None:
-            self._port = self._domain.event_channel(
-                xenabi.EventOp.alloc_unbound, dom=DOMID_SELF, remote_dom=DOMID_SELF
-            )
+            (port,) = self._domain.ask([hypercalls.event_op(EventOp.alloc_unbound, **ANY_PORT)])
+            self._port = port.value
         about: list[Call[Any]] = [grants.version_call(), grants.size_call()]
-        version, size = self._domain.attempt(about)
+        version, size = self._domain.ask(about)
         frames = 0 if size.error else size.value[0]
         challenges: list[Challenge] = [MaskedPort(base, self._port)]
         if version.error or version.value == 1:
@@ -174,7 +178,7 @@ class MaskedPort:
         offset = xenabi.SHARED_INFO_LAYOUT.offset("evtchn_mask") + port // 64 * 8
         self.changed = base + offset
         self._bit = 1 << port % 64
-        self._unmask = hypercalls.event_op(xenabi.EventOp.unmask, port=port)
+        self._unmask = hypercalls.event_op(EventOp.unmask, port=port)
 
     def steps(self, old: int) -> list[ops.Op | Call[Any]]:
         """Change, ask, look (the third step), and put back."""

@@ -19,9 +19,9 @@ from harness.agent import Agent, Fault, Op, Result
 from harness.contents import Content, Eye
 from harness.errors import HarnessError
 from harness.grants import GrantTable
-from harness.guest_memory import Arguments, PagePool
+from harness.guest_memory import Arguments, PagePool, Placed, pieces
 from harness.hypercalls import Answer, Buffer, Call
-from harness.xenabi import DOMID_SELF, PAGE_SHIFT, MemoryOp
+from harness.xenabi import DOMID_SELF, PAGE_SHIFT, PAGE_SIZE, MemoryOp
 
 T = TypeVar("T")
 
@@ -68,14 +68,19 @@ class Domain:
 
     def attempt(self, calls: Sequence[Call[T]], vcpu: int = 0) -> list[Answer[T]]:
         """Make the calls in order in one go, on one vCPU; errors are in the answers."""
+        answers = self.ask(calls, vcpu)
+        for answer in answers:
+            self._remember(repr(answer), vcpu)
+        self._made(calls)
+        return answers
+
+    def ask(self, calls: Sequence[Call[T]], vcpu: int = 0) -> list[Answer[T]]:
+        """The same as `attempt`, for the harness's own questions: nothing is remembered."""
         answers: list[Answer[T]] = []
         for group in self._arguments.groups(calls):
             placed = [self._arguments.place(call) for call in group]
-            results = self.agent.run(placed, vcpu)
-            answers += [
-                self._answer(call, result) for call, result in zip(group, results, strict=True)
-            ]
-        self._made(calls)
+            results = self.agent.run([each.operation for each in placed], vcpu)
+            answers += map(_answer, group, placed, results)
         return answers
 
     @contextmanager
@@ -103,27 +108,28 @@ class Domain:
         """
         self._arguments.reset()
         flags = self._arguments.take_flags(2)
+        sides = [[self._arguments.place(call) for call in calls] for calls in (one, other)]
         batches = {}
-        for vcpu, calls in enumerate((one, other)):
+        for vcpu, placed in enumerate(sides):
             delay = max(0, skew_ns if vcpu else -skew_ns)
             batches[vcpu] = [
                 ops.store(flags[vcpu], 1),
                 ops.await_value(flags[1 - vcpu], 1, nanoseconds=RACE_PATIENCE_NS),
-                *([ops.sleep(delay)] if delay else []),
-                *(self._arguments.place(call) for call in calls),
+                ops.sleep(delay),
+                *(each.operation for each in placed),
             ]
         results = self.agent.run_together(batches)
         if not all(results[vcpu][1].value for vcpu in (0, 1)):
             raise HarnessError(f"the two vCPUs of {self.name} did not meet")
+        answers = (
+            list(map(_answer, one, sides[0], results[0][3:])),
+            list(map(_answer, other, sides[1], results[1][3:])),
+        )
+        for vcpu, side in enumerate(answers):
+            for answer in side:
+                self._remember(repr(answer), vcpu)
         self._made([*one, *other])
-        return self._answers(one, results[0], 0), self._answers(other, results[1], 1)
-
-    def _answers(
-        self, calls: Sequence[Call[Any]], results: Sequence[Result], vcpu: int
-    ) -> list[Answer[Any]]:
-        """The answers to calls that were the last operations of a batch."""
-        own = results[len(results) - len(calls) :]
-        return [self._answer(call, r, vcpu) for call, r in zip(calls, own, strict=True)]
+        return answers
 
     def run(self, operations: Sequence[Op], vcpu: int = 0, *, what: str = "") -> list[Result]:
         """Run plain operations of the agent; faults are in the results. `what` goes to history."""
@@ -135,19 +141,9 @@ class Domain:
     def run_mixed(self, steps: Sequence[Op | Call[Any]]) -> list[Result]:
         """Run operations and calls in order, in one batch; nothing is raised or remembered."""
         self._arguments.reset()
-        placed = [self._arguments.place(s) if isinstance(s, Call) else s for s in steps]
-        results = self.agent.run(placed)
-        self._made([step for step in steps if isinstance(step, Call)])
-        return results
-
-    def _answer(self, call: Call[T], result: Result, vcpu: int = 0) -> Answer[T]:
-        answer = Answer(call)
-        if result.fault:
-            answer.error = GuestFault(str(call), result)
-        else:
-            answer.settle(result.value, self._arguments.read)
-        self._remember(repr(answer), vcpu)
-        return answer
+        return self.agent.run(
+            [self._arguments.place(s).operation if isinstance(s, Call) else s for s in steps]
+        )
 
     def _made(self, calls: Sequence[Call[Any]]) -> None:
         if self.after_calls is not None and calls:
@@ -170,12 +166,7 @@ class Domain:
 
     def hole_pages(self, count: int) -> list[int]:
         """`count` GFNs in a row with nothing behind them, that nobody got before."""
-        gfns = self._pages.take_holes(count)
-        results = self.agent.run([ops.load(gfn << PAGE_SHIFT) for gfn in gfns])
-        for gfn, result in zip(gfns, results, strict=True):
-            if not result.fault:
-                raise HarnessError(f"{self.name}: there is something at the hole GFN {gfn:#x}")
-        return gfns
+        return self._pages.take_holes(count)
 
     def fill_ram(self, gfns: Iterable[int]) -> None:
         """Fill RAM with new patterns, by which `content` knows each page again."""
@@ -212,7 +203,17 @@ class Domain:
 
     def read(self, address: int, size: int) -> bytes:
         """Bytes of guest memory, as the guest sees them; raises GuestFault."""
-        return self._arguments.fetch_bytes(address, size, lambda op, text: self._one(op, text))
+        found = b""
+        for at, part in pieces(address, size):
+            data, result = self._arguments.fetch(at, part)
+            self._settle(result, f"read({at:#x}, {part})")
+            found += data
+        return found
+
+    def page(self, gfn: int) -> bytes | None:
+        """All of a page, as the guest sees it; None if it cannot be read. Not remembered."""
+        data, result = self._arguments.fetch(gfn << PAGE_SHIFT, PAGE_SIZE)
+        return None if result.fault else data
 
     def put(self, data: bytes, *, align: int = 16, offset: int = 0) -> int:
         """Lay bytes into RAM for good, `offset` bytes after an aligned address; returns where."""
@@ -220,10 +221,13 @@ class Domain:
 
     def _one(self, operation: Op, text: str) -> int:
         (result,) = self.agent.run([operation])
+        self._settle(result, text)
+        return result.value
+
+    def _settle(self, result: Result, text: str) -> None:
         self._remember(f"{text} -> {_outcome([result])}")
         if result.fault:
             raise GuestFault(text, result)
-        return result.value
 
     # --------------------------------------------------------------- hypercalls
 
@@ -313,12 +317,21 @@ class Domain:
         self._arguments.reset()
         call = hypercalls.shutdown(reason)
         self._remember(str(call))
-        self.agent.post([self._arguments.place(call)])
+        self.agent.post([self._arguments.place(call).operation])
 
     def stop(self) -> None:
         """Let the domain wait for interrupts forever; it answers nothing any more."""
         self._remember("stop()")
         self.agent.post([ops.stop()])
+
+
+def _answer(call: Call[T], placed: Placed, result: Result) -> Answer[T]:
+    answer = Answer(call)
+    if result.fault:
+        answer.error = GuestFault(str(call), result)
+    else:
+        answer.settle(result.value, placed.read)
+    return answer
 
 
 class Batch:
@@ -349,7 +362,7 @@ def identify(agent: Agent) -> int:
     """
     arguments = Arguments(agent)
     calls = [memory_calls.about_domain(MemoryOp.current_reservation, domid) for domid in range(64)]
-    results = agent.run([arguments.place(call) for call in calls])
+    results = agent.run([arguments.place(call).operation for call in calls])
     for domid, result in enumerate(results):
         if not result.fault and result.value >= 0:
             return domid

@@ -14,18 +14,19 @@ from typing import Any, TypeVar
 import libfdt
 
 from harness import agent as ops
-from harness.agent import DATA_SIZE, FIRST_SHARE, Agent, Op
+from harness.agent import DATA_SIZE, FIRST_SHARE, Agent
 from harness.errors import HarnessError
 from harness.hypercalls import Buffer, Call
 from harness.xenabi import PAGE_SHIFT, PAGE_SIZE
 
 T = TypeVar("T")
 
-# The data area: flags of races and bytes to keep first, then arguments, new for each batch.
+# The data area: flags of races, a page to copy others to, and bytes to keep come first; then
+# arguments, new for each batch.
 FLAGS_SIZE = PAGE_SIZE
-KEPT_SIZE = 15 * PAGE_SIZE
+WINDOW_SIZE = PAGE_SIZE
+KEPT_SIZE = 14 * PAGE_SIZE
 ALIGNMENT = 16
-# No argument begins or ends a page's last word: the agent numbered the pages there.
 
 # Holes. A domU has nothing between the GICv3 and guest RAM from 4.12 to master: this is the window
 # for its grant table (GUEST_GNTTAB_BASE in xen/include/public/arch-arm.h). dom0 sees the machine's
@@ -36,22 +37,43 @@ DOM0_HOLES = range(0x3F00000, 0x3F01000)
 BLOCK_PAGES = 512  # a level 2 block; what cases get shares none with the agent
 
 
+class Placed:
+    """A call whose buffers lie in the guest."""
+
+    def __init__(self, agent: Agent, call: Call[Any], put: Callable[[bytes], int]) -> None:
+        """`put` lays bytes into the guest and says where."""
+        self._agent = agent
+        self._addresses: dict[int, int] = {}
+        given = [self._put(a, put) if isinstance(a, Buffer) else a for a in call.arguments]
+        self.operation = ops.hypercall(call.number, *given)
+
+    def _put(self, buffer: Buffer, put: Callable[[bytes], int]) -> int:
+        data = bytearray(buffer.data)
+        for offset, inner in buffer.pointers:
+            struct.pack_into("<Q", data, offset, self._put(inner, put))
+        address = self._addresses[id(buffer)] = put(bytes(data))
+        return address
+
+    def read(self, buffer: Buffer) -> bytes:
+        """What one of its buffers holds now."""
+        return self._agent.read(self._addresses[id(buffer)], len(buffer.data))
+
+
 class Arguments:
     """The data area of a mailbox, handed out from its beginning again and again."""
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
-        self._start = agent.data + FLAGS_SIZE + KEPT_SIZE
+        self._flags = agent.data
+        self._window = self._flags + FLAGS_SIZE
+        self._kept = self._window + WINDOW_SIZE
+        self._start = self._kept + KEPT_SIZE
         self._end = agent.data + DATA_SIZE
         self._next = self._start
-        self._kept = agent.data + FLAGS_SIZE
-        self._flags = agent.data
-        self._places: dict[int, tuple[Buffer, int]] = {}
 
     def reset(self) -> None:
         """Forget all arguments; what is kept stays."""
         self._next = self._start
-        self._places.clear()
 
     def groups(self, calls: Sequence[Call[T]]) -> Iterator[Sequence[Call[T]]]:
         """The calls in runs whose arguments fit at once; each is to be placed before the next."""
@@ -68,25 +90,15 @@ class Arguments:
         self.reset()
         yield calls[begin:]
 
-    def place(self, call: Call[Any]) -> Op:
-        """Put a call's buffers into the guest; the operation that makes it."""
-        given = [self._put(a) if isinstance(a, Buffer) else a for a in call.arguments]
-        return ops.hypercall(call.number, *given)
+    def place(self, call: Call[Any]) -> Placed:
+        """Put a call's buffers into the guest."""
+        return Placed(self._agent, call, self._put)
 
-    def _put(self, buffer: Buffer) -> int:
-        data = bytearray(buffer.data)
-        for offset, inner in buffer.pointers:
-            struct.pack_into("<Q", data, offset, self._put(inner))
+    def _put(self, data: bytes) -> int:
         address = self._next
         self._next += _aligned(len(data))
-        self._agent.write(address, bytes(data))
-        self._places[id(buffer)] = (buffer, address)
+        self._agent.write(address, data)
         return address
-
-    def read(self, buffer: Buffer) -> bytes:
-        """What a buffer of a call that was placed holds now."""
-        _, address = self._places[id(buffer)]
-        return self._agent.read(address, len(buffer.data))
 
     def take_flags(self, count: int) -> list[int]:
         """Addresses of `count` words, all zero, each in a cache line of its own."""
@@ -104,15 +116,16 @@ class Arguments:
         self._agent.write(address, data)
         return address
 
-    def fetch_bytes(self, address: int, size: int, run: Callable[[Op, str], int]) -> bytes:
-        """Bytes of any guest memory, through the guest's own eyes."""
-        self.reset()
-        pieces, room = [], self._end - self._start
-        for at in range(address, address + size, room):
-            part = min(room, address + size - at)
-            run(ops.copy(self._start, at, part), f"read({at:#x}, {part})")
-            pieces.append(self._agent.read(self._start, part))
-        return b"".join(pieces)
+    def fetch(self, address: int, size: int) -> tuple[bytes, ops.Result]:
+        """Up to a page of any guest memory, as the guest sees it; worth nothing after a fault."""
+        (result,) = self._agent.run([ops.copy(self._window, address, size)])
+        return self._agent.read(self._window, size), result
+
+
+def pieces(address: int, size: int) -> Iterator[tuple[int, int]]:
+    """A stretch of memory in parts of a page at most, as (address, size)."""
+    for at in range(address, address + size, WINDOW_SIZE):
+        yield at, min(WINDOW_SIZE, address + size - at)
 
 
 def _size(buffer: Buffer) -> int:
@@ -155,8 +168,8 @@ class PagePool:
 def _free_ram(agent: Agent) -> Iterator[int]:
     """GFNs of RAM by the device tree, without those in a block with the agent or the tree."""
     header = agent.header
-    tree, size = read_tree(agent)
-    used = [(header.image, header.end), (header.fdt, header.fdt + size)]
+    tree = read_tree(agent)
+    used = [(header.image, header.end), (header.fdt, header.fdt + len(tree))]
     block = BLOCK_PAGES << PAGE_SHIFT
     taken = {number for start, end in used for number in range(start // block, -(-end // block))}
     for start, length in memory_of(tree):
@@ -165,21 +178,21 @@ def _free_ram(agent: Agent) -> Iterator[int]:
                 yield gfn
 
 
-def read_tree(agent: Agent) -> tuple[bytes, int]:
-    """The device tree Xen gave the domain, and its size in bytes."""
+def read_tree(agent: Agent) -> bytes:
+    """The device tree Xen gave the domain."""
     address = agent.header.fdt
     (word,) = agent.run([ops.load(address + 4, 4)])
     size = int.from_bytes(word.value.to_bytes(4, "little"), "big") if not word.fault else 0
     if not 0 < size <= DATA_SIZE:
         raise HarnessError(f"{agent.name} got no device tree at {address:#x}")
 
-    def run(operation: Op, what: str) -> int:
-        (result,) = agent.run([operation])
+    tree, arguments = b"", Arguments(agent)
+    for at, part in pieces(address, size):
+        data, result = arguments.fetch(at, part)
         if result.fault:
-            raise HarnessError(f"{agent.name} cannot read its device tree: {what}")
-        return result.value
-
-    return Arguments(agent).fetch_bytes(address, size, run), size
+            raise HarnessError(f"{agent.name} cannot read its device tree at {result.far:#x}")
+        tree += data
+    return tree
 
 
 def memory_of(tree: bytes) -> Iterable[tuple[int, int]]:

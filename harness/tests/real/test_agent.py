@@ -146,7 +146,7 @@ def test_what_touches_a_hole_is_a_fault_with_its_address(
 
 def test_a_copy_that_runs_into_a_hole_says_where(domain: Domain) -> None:
     (gfn,) = domain.ram_pages(1)
-    ((start, size),) = memory_of(read_tree(domain.agent)[0])
+    ((start, size),) = memory_of(read_tree(domain.agent))
     end = start + size
     (result,) = domain.agent.run([ops.copy(end - 0x800, gfn << 12, 0x1000)])
     assert (result.fault, result.far) == (Fault.SYNCHRONOUS, end)
@@ -265,8 +265,8 @@ def test_an_agent_that_loses_its_memory_tells_how_it_died(start: Boot) -> None:
 def test_operations_given_before_boot(xen: Build, kernel: Path, tmp_path: Path) -> None:
     given = [ops.store(0x40400000, 0x1234), ops.load(0x40400000), ops.load(HOLE), XEN_VERSION]
     image = ops.preloaded_image(kernel, given, tmp_path / "agent.bin")
-    with Booted(xen, load_machine(), SCENARIOS["domu"], tmp_path / "host", kernel=image) as host:
-        # booting has asked for the domid since: look at a host that nobody talked to
+    plain = SCENARIOS["domu"]
+    with Booted(xen, load_machine(), plain, tmp_path / "host", kernel=image) as host:
         assert host.domains[0].load(0x40400000) == 0x1234
     scenario = replace(SCENARIOS["domu"], domus=(DomainPlan(kernel=image),))
     with Booted(xen, load_machine(), scenario, tmp_path / "again", kernel=kernel) as host:

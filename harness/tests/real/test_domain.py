@@ -206,6 +206,7 @@ def test_pages_are_handed_out_once(domain: Domain) -> None:
     assert len({*ram, *more}) == 515
     assert ram == list(range(ram[0], ram[0] + 512))
     assert domain.hole_pages(4000)[0] == DOMU_HOLES[0]
+    assert domain.content(DOMU_HOLES[0]) is domain.content(DOMU_HOLES[-1]) is HOLE
     with pytest.raises(HarnessError, match="holes"):
         domain.hole_pages(100)
     with pytest.raises(HarnessError, match="RAM"):
@@ -214,7 +215,9 @@ def test_pages_are_handed_out_once(domain: Domain) -> None:
 
 def test_dom0_gets_other_holes(start: Boot) -> None:
     with start("dom0") as host:
-        assert host.domains[0].hole_pages(1) == [DOM0_HOLES[0]]
+        (dom0,) = host.domains
+        assert dom0.hole_pages(1) == [DOM0_HOLES[0]]
+        assert dom0.content(DOM0_HOLES[0]) is dom0.content(DOM0_HOLES[-1]) is HOLE
 
 
 def test_refusals_name_error_call_and_arguments(domain: Domain) -> None:
@@ -261,7 +264,13 @@ def test_batches_larger_than_the_room_for_arguments(domain: Domain) -> None:
     assert answers[0].value == [0] + [-EBUSY] * 999
     assert {answer.value for answer in answers[1:5001]} == {4 << 16 | 17}
     assert all(answer.value == [-EBUSY] * 1000 for answer in answers[5001:])
-    domain.remove_from_physmap(gfns[0])
+
+
+def test_a_call_made_twice_has_two_answers(domain: Domain) -> None:
+    (gfn,) = domain.hole_pages(1)
+    call = memory_calls.add_to_physmap_batch(SHARED_INFO, [(0, gfn)])
+    one, other = domain.attempt([call, call])
+    assert (one.value, other.value) == ([0], [-EBUSY])
 
 
 def test_arguments_anywhere(domain: Domain) -> None:
