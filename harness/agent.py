@@ -339,6 +339,8 @@ class Agent:
         return SlotState(self._words[self._slot(vcpu) // 8 + 3] >> 32)
 
     def _slot(self, vcpu: int) -> int:
+        if not 0 <= vcpu < MAX_VCPUS:
+            raise ValueError(f"an agent has no vCPU {vcpu}")
         return SLOTS_AT + vcpu * SLOT_SIZE
 
     def _first(self, vcpu: int) -> int:
