@@ -20,9 +20,12 @@ from harness.qmp import Monitor
 
 # A look costs up to 5 ms and stops the machine for most of it.
 SECONDS_BETWEEN_LOOKS = 0.1
-# How long everything has to stand still until it is called idle, and how much it may still use.
+# How long every CPU has to sleep until the machine is called idle. Looking wakes it: that uses
+# little time, but on a busy machine it may wait long for it. A CPU that is awake always uses its
+# time or waits for it.
 IDLE_SECONDS = 1.0
-IDLE_SHARE = 0.05
+IDLE_USED = 0.05
+IDLE_WANTED = 0.7
 # How long a CPU has to stay in how many bytes of Xen's code until it is called spinning. Xen's own
 # delay loops, at boot, are interrupted by what it says about them.
 SPIN_SECONDS = 2.0
@@ -35,6 +38,7 @@ VECTOR_BYTES = 0x80
 # goes there, faults again, and goes there.
 NO_VECTORS_BYTES = 0x800
 LOOKS_THAT_CONVINCE = 8
+LOOKS_KEPT = 64
 
 NOWHERE = (1, 0xFFFF_FFFF)  # what is said of a CPU whose PC is not known
 _CPU = re.compile(r"CPU#(\d+)\s+PC=([0-9a-f]+).*?PSTATE=[0-9a-f]+ \S+ EL(\d)", re.DOTALL)
@@ -64,7 +68,7 @@ class Pulse:
         self._threads = {
             cpu["cpu-index"]: cpu["thread-id"] for cpu in qmp.execute("query-cpus-fast")
         }
-        self._looks: deque[_Look] = deque()
+        self._looks: deque[_Look] = deque(maxlen=LOOKS_KEPT)
         self._first = self._look()
         self._looks.append(self._first)
         self._console = 0
@@ -88,8 +92,6 @@ class Pulse:
             self._looks.clear()
         self._refuse_stopped()
         self._looks.append(self._look())
-        while self._looks[-1].time - self._looks[0].time > 2 * SPIN_SECONDS:
-            self._looks.popleft()
         return self._idle() or self._lost() or self._spinning()
 
     def _refuse_stopped(self) -> None:
@@ -115,29 +117,24 @@ class Pulse:
         return _Look(time.monotonic(), used, queued, pcs)
 
     def _since(self, seconds: float) -> list[_Look]:
-        """The looks of the last `seconds`, or nothing while there are too few to conclude from."""
+        """The looks of the last `seconds` or more, as many as convince; nothing while too few."""
         last = self._looks[-1].time
-        if last - self._looks[0].time < seconds:
-            return []
-        recent = [look for look in self._looks if look.time >= last - seconds]
-        return recent if len(recent) >= LOOKS_THAT_CONVINCE else []
+        recent: list[_Look] = []
+        for look in reversed(self._looks):
+            recent.insert(0, look)
+            if len(recent) >= LOOKS_THAT_CONVINCE and last - look.time >= seconds:
+                return recent
+        return []
 
     def _idle(self) -> str | None:
         looks = self._since(IDLE_SECONDS)
         if not looks:
             return None
-        first, last = looks[0], looks[-1]
-        wanted = sum(
-            last.used[thread]
-            - first.used.get(thread, 0)
-            + last.queued[thread]
-            - first.queued.get(thread, 0)
-            for thread in self._threads.values()
-            if thread in last.used
-        )
-        if wanted > IDLE_SHARE * (last.time - first.time):
-            return None
-        places = ", ".join(f"CPU {cpu} {_place(*at)}" for cpu, at in last.pcs.items())
+        for thread in self._threads.values():
+            used, queued = _shares(looks[0], looks[-1], thread)
+            if used > IDLE_USED or used + queued > IDLE_WANTED:
+                return None
+        places = ", ".join(f"CPU {cpu} {_place(*at)}" for cpu, at in looks[-1].pcs.items())
         return f"every CPU sleeps: {places}"
 
     def _spinning(self) -> str | None:
@@ -148,7 +145,8 @@ class Pulse:
             pcs = [pc for level, pc in places if level == 2]
             if len(pcs) < max(LOOKS_THAT_CONVINCE, len(places)):
                 continue
-            if max(pcs) - min(pcs) <= SPIN_BYTES and _busy(looks[0], looks[-1], thread):
+            used, queued = _shares(looks[0], looks[-1], thread)
+            if max(pcs) - min(pcs) <= SPIN_BYTES and used > SPIN_SHARE * (1 - queued):
                 return f"CPU {cpu} {_place(2, pcs[-1])} and does not get out of there"
         return None
 
@@ -160,10 +158,12 @@ class Pulse:
         return None
 
 
-def _busy(first: _Look, last: _Look, thread: int) -> bool:
+def _shares(first: _Look, last: _Look, thread: int) -> tuple[float, float]:
+    """Which share of the time between two looks `thread` ran, and which it waited for a CPU."""
+    seconds = last.time - first.time
     used = last.used.get(thread, 0) - first.used.get(thread, 0)
     queued = last.queued.get(thread, 0) - first.queued.get(thread, 0)
-    return used > SPIN_SHARE * (last.time - first.time - queued)
+    return used / seconds, queued / seconds
 
 
 def _place(level: int, pc: int) -> str:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import struct
 
 HEADER_SIZE = 64
-CONSOLE_IO = 18  # hypercall numbers as in xen/include/public/xen.h
+# Hypercall numbers as in xen/include/public/xen.h.
+XEN_VERSION = 17
+CONSOLE_IO = 18
 HYPERCALL = 0xD4000002 | 0xEA1 << 5  # hvc #0xea1
 WFI = 0xD503207F
 HERE = 0x14000000  # b .
@@ -48,6 +50,11 @@ def sleeper() -> bytes:
 def spinner() -> bytes:
     """Stays busy, and says nothing."""
     return image(HERE)
+
+
+def caller() -> bytes:
+    """Asks Xen for its version, again and again."""
+    return image(move(0, 0), move(16, XEN_VERSION), HYPERCALL, branch(-12))
 
 
 def talker(text: str) -> bytes:

@@ -25,8 +25,9 @@ from harness.tests.real import kernels
 from harness.tests.real.kernels import HERE, UNDEFINED
 from harness.tests.real.poison import PoisonedXen, diverted, poisoned
 
-# Panics, ends and hangs are to be told this soon after their sign, on a machine that is busy.
-SOON = 2.0
+# Panics, ends and hangs are to be told a second after their sign; on a machine with more to do than
+# it has CPUs, everything takes so much longer.
+SOON = 2.0 * max(1.0, os.getloadavg()[0] / len(os.sched_getaffinity(0)))
 # A QEMU that is stopped while it is being asked something is given this long to answer.
 SECONDS_OF_A_LOST_QUESTION = 5.0
 AFTER_BOOT = "domain_unpause_by_systemcontroller"  # the last thing Xen does for a domain at boot
@@ -250,9 +251,12 @@ def test_a_machine_that_sleeps_is_hung(bench: Bench, xen: Build) -> None:
     assert time.monotonic() - began < 1 + SOON
 
 
-def test_a_guest_that_spins_is_hung_after_the_time_limit(bench: Bench, xen: Build) -> None:
-    with bench.host(xen, kernels.spinner()) as host, pytest.raises(XenHung, match="nothing came"):
-        host.wait(never, 1.5, "nothing")
+@pytest.mark.parametrize("kernel", [kernels.spinner(), kernels.caller()], ids=["spins", "calls"])
+def test_a_guest_that_is_busy_is_hung_after_the_time_limit_only(
+    bench: Bench, xen: Build, kernel: bytes
+) -> None:
+    with bench.host(xen, kernel) as host, pytest.raises(XenHung, match="nothing came"):
+        host.wait(never, 6, "nothing")
 
 
 def test_what_a_guest_says_is_never_xens_panic(bench: Bench, xen: Build) -> None:
