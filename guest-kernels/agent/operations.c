@@ -4,7 +4,6 @@
 #include "agent.h"
 
 #define NS_PER_SECOND    1000000000ul
-#define FETCHED_NOTHING  0
 
 u64 counter(void)
 {
@@ -114,7 +113,7 @@ static u64 do_fetch(const u64 *argument)
 {
     __asm__ volatile ( "ic iallu; dsb sy; isb" ::: "memory" );
 
-    return ((u64 (*)(u64))argument[0])(FETCHED_NOTHING);
+    return ((u64 (*)(u64))argument[0])(0);
 }
 
 static u64 do_barrier(const u64 *argument)
@@ -147,59 +146,43 @@ static u64 do_sleep(const u64 *argument)
 }
 
 /*
- * What an operation needs before it is run: places that have to be within
- * reach, and whether its second argument is a width.
+ * Who does an operation, how many of its first arguments are addresses that
+ * have to be within reach, and whether the second one is a width.
  */
-static const struct
+static const struct job
 {
-    u8 known, nr_addresses, has_width;
-} shape[] = {
-    [OP_HYPERCALL] = { 1, 0, 0 },
-    [OP_FIRMWARE] = { 1, 0, 0 },
-    [OP_LOAD] = { 1, 1, 1 },
-    [OP_STORE] = { 1, 1, 1 },
-    [OP_FILL] = { 1, 1, 0 },
-    [OP_COMPARE] = { 1, 2, 0 },
-    [OP_COPY] = { 1, 2, 0 },
-    [OP_FETCH] = { 1, 1, 0 },
-    [OP_BARRIER] = { 1, 0, 0 },
-    [OP_AWAIT] = { 1, 1, 1 },
-    [OP_SLEEP] = { 1, 0, 0 },
+    u64 (*function)(const u64 *argument);
+    u32 nr_addresses;
+    u32 has_width;
+} jobs[] = {
+    [OP_HYPERCALL] = { do_hypercall, 0, 0 },
+    [OP_FIRMWARE] = { do_firmware, 0, 0 },
+    [OP_LOAD] = { do_load, 1, 1 },
+    [OP_STORE] = { do_store, 1, 1 },
+    [OP_FILL] = { do_fill, 1, 0 },
+    [OP_COMPARE] = { do_compare, 2, 0 },
+    [OP_COPY] = { do_copy, 2, 0 },
+    [OP_FETCH] = { do_fetch, 1, 0 },
+    [OP_BARRIER] = { do_barrier, 0, 0 },
+    [OP_AWAIT] = { do_await, 1, 1 },
+    [OP_SLEEP] = { do_sleep, 0, 0 },
 };
 
-static int fits(const struct operation *op)
+static const struct job *job_of(const struct operation *op)
 {
+    const struct job *job = &jobs[op->code];
     u64 width = op->argument[1];
-    unsigned int i;
+    u32 i;
 
-    if ( op->code >= sizeof(shape) / sizeof(*shape) || !shape[op->code].known )
+    if ( op->code >= sizeof(jobs) / sizeof(*jobs) || !job->function )
         return 0;
-    if ( shape[op->code].has_width &&
-         width != 1 && width != 2 && width != 4 && width != 8 )
+    if ( job->has_width && width != 1 && width != 2 && width != 4 && width != 8 )
         return 0;
-    for ( i = 0; i < shape[op->code].nr_addresses; i++ )
+    for ( i = 0; i < job->nr_addresses; i++ )
         if ( !mmu_reach(op->argument[i]) )
             return 0;
 
-    return 1;
-}
-
-static u64 attempt(const struct operation *op)
-{
-    switch ( op->code )
-    {
-    case OP_HYPERCALL: return guarded(do_hypercall, op->argument);
-    case OP_FIRMWARE: return guarded(do_firmware, op->argument);
-    case OP_LOAD: return guarded(do_load, op->argument);
-    case OP_STORE: return guarded(do_store, op->argument);
-    case OP_FILL: return guarded(do_fill, op->argument);
-    case OP_COMPARE: return guarded(do_compare, op->argument);
-    case OP_COPY: return guarded(do_copy, op->argument);
-    case OP_FETCH: return guarded(do_fetch, op->argument);
-    case OP_AWAIT: return guarded(do_await, op->argument);
-    case OP_SLEEP: return guarded(do_sleep, op->argument);
-    default: return guarded(do_barrier, op->argument);
-    }
+    return job;
 }
 
 /* Vectors come in fours: synchronous, IRQ, FIQ, SError; counted from 1. */
@@ -213,15 +196,19 @@ static u32 kind_of_fault(u64 vector)
 
 static void execute(struct operation *op)
 {
+    const struct job *job = job_of(op);
     struct cpu *cpu = this_cpu();
+    u64 function;
 
-    if ( !fits(op) )
+    if ( !job )
     {
         op->fault = FAULT_UNKNOWN;
         return;
     }
 
-    op->fault = kind_of_fault(attempt(op));
+    /* Linked at 0: what is stored as an address is the distance from _start. */
+    function = (u64)_start + (u64)job->function;
+    op->fault = kind_of_fault(guarded((u64 (*)(const u64 *))function, op->argument));
     op->value = cpu->value;
     op->esr = cpu->esr;
     op->far = cpu->far;
