@@ -17,16 +17,13 @@ from typing import Protocol
 from harness.booting import Booted
 from harness.cache import Cache
 from harness.coverage.counters import Counters
+from harness.coverage.gathering import RAN_AT_BOOT, RAN_IN_CASE
 from harness.coverage.lines import code_range
 from harness.coverage.plugin import NoCoverage, plugin
 from harness.crash_reports import CrashReport, first_fatal, read_crashes, symbolised
 from harness.errors import HarnessError
 from harness.inspection import CannotInspect
 from harness.observing import Findings, Observer
-
-#: Files in a case's folder: what ran while Xen booted, and while the case did.
-RAN_AT_BOOT = "boot.ran"
-RAN_IN_CASE = "case.ran"
 
 
 @dataclass(frozen=True)

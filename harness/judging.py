@@ -12,6 +12,9 @@ from pathlib import Path
 
 from harness.builds import Build, BuildOptions, build_all, identical
 from harness.cache import Cache
+from harness.coverage.counters import Ran
+from harness.coverage.gathering import gather, remember
+from harness.coverage.verdict import Lines, lines_of_change
 from harness.errors import ExitCode
 from harness.outcomes import SuiteResult
 from harness.progress import Progress, quiet
@@ -58,6 +61,7 @@ class Judgement:
     builds: tuple[Build, ...]
     steps: tuple[Comparison, ...]
     whole: Comparison
+    lines: Lines
 
     @property
     def exit_code(self) -> ExitCode:
@@ -78,7 +82,26 @@ def judge(stages: Sequence[Stage], setting: Setting) -> Judgement:
     whole = steps[0]
     if len(steps) > 1:
         whole = _compare(0, len(stages) - 1, stages, builds, results, setting)
-    return Judgement(tuple(stage.name for stage in stages), tuple(builds), tuple(steps), whole)
+    lines = _lines(stages, builds, results, setting)
+    names = tuple(stage.name for stage in stages)
+    return Judgement(names, tuple(builds), tuple(steps), whole, lines)
+
+
+def _lines(
+    stages: Sequence[Stage],
+    builds: Sequence[Build],
+    results: Sequence[SuiteResult],
+    setting: Setting,
+) -> Lines:
+    """Say which lines of the whole change ran on the last build, and remember what ran on each."""
+    ran: dict[str, Ran] = {}
+    for build, result in zip(builds, results, strict=True):
+        ran = gather(result.cases.values())
+        remember(setting.cache, build.build_id, ran)
+    if identical(builds[0], builds[-1]):
+        return Lines(reason="both sides are the same binary")
+    setting.progress("looking up which changed lines ran")
+    return lines_of_change(stages[0].tree, stages[-1].tree, builds[-1], ran, setting.cache)
 
 
 def _measure(
@@ -158,7 +181,7 @@ def write_reports(question: Question, judgement: Judgement, output: Path) -> Non
     """Leave verdict.json, mail.txt, JUnit for each side, and the builds' logs in `output`."""
     whole = judgement.whole
     report = json_report.describe(question, whole)
-    text = mail.compose(question, whole)
+    text = mail.compose(question, whole, judgement.lines)
     if len(judgement.steps) > 1:
         names = judgement.names
         report["steps"] = [
@@ -171,5 +194,7 @@ def write_reports(question: Question, judgement: Judgement, output: Path) -> Non
     for name, build in (("before", judgement.builds[0]), ("after", judgement.builds[-1])):
         shutil.copy(build.log, output / f"build-{name}.log")
         shutil.copy(build.config, output / f"config-{name}")
+    report["lines"] = judgement.lines.to_json()
+    judgement.lines.write(output)
     write_whole(output / "mail.txt", text)
     write_json(output / "verdict.json", report)

@@ -81,5 +81,5 @@ def command(
         )
         question = Question(names[0], names[1], tuple(facts), opt.repeating())
         write_reports(question, judgement, folder)
-    present.show_comparison(console, question, judgement.whole, folder)
+    present.show_comparison(console, question, judgement.whole, folder, judgement.lines)
     return judgement.exit_code

@@ -12,8 +12,9 @@ from rich.text import Text
 from harness.builds import Build
 from harness.changes import Series
 from harness.cli.options import relative
+from harness.coverage.verdict import Lines
 from harness.outcomes import CaseResult, Outcome, SuiteResult
-from harness.reports import table
+from harness.reports import table, tables
 from harness.reports.failure import headline, tell
 from harness.verdicts import Comparison, Question, Verdict
 
@@ -83,7 +84,11 @@ def show_builds(console: Console, names: Sequence[str], builds: Sequence[Build])
 
 
 def show_comparison(
-    console: Console, question: Question, comparison: Comparison, folder: Path
+    console: Console,
+    question: Question,
+    comparison: Comparison,
+    folder: Path,
+    lines: Lines | None = None,
 ) -> None:
     """Print the verdict table, every regression's evidence, and the conclusion."""
     seconds = max(comparison.before.seconds, comparison.after.seconds)
@@ -97,6 +102,7 @@ def show_comparison(
     worse = [case.after for case in comparison.with_verdict(Verdict.REGRESSED) if case.after]
     show_failures(console, [*worse, *comparison.errors])
     console.print()
+    _show_insight(console, question, comparison, lines)
     style = CONCLUSION_STYLES.get(comparison.conclusion, "bold")
     console.print(
         Text.assemble(
@@ -106,6 +112,24 @@ def show_comparison(
         ),
         soft_wrap=True,
     )
+
+
+def _show_insight(
+    console: Console, question: Question, comparison: Comparison, lines: Lines | None
+) -> None:
+    """Print what Xen's own tables said on each side, and which lines of the change ran."""
+    if comparison.identical:
+        return
+    found = tables.sections(question, comparison)
+    width = max((len(name) for name, _ in found), default=0) + 2
+    last = ""
+    facts: list[tuple[str, str]] = []
+    for name, what in found:
+        facts.append(("tables", ("" if name == last else f"{name}:").ljust(width) + what))
+        last = name
+    if lines is not None and lines.summary:
+        facts.append(("lines", lines.summary))
+    show_facts(console, facts)
 
 
 def _verdict_table(question: Question, rows: Sequence[table.Row]) -> Table:
@@ -157,6 +181,7 @@ def show_suite(console: Console, result: SuiteResult, folder: Path) -> None:
         word = Text("UNDECIDED", style="bold")
     rest = f"  {counts} in {result.seconds:.1f} s"
     console.print()
+    show_facts(console, [("tables", found) for found in tables.describe(result)])
     console.print(
         word + Text(rest) + Text(f"    results in {relative(folder)}/", style="dim"), soft_wrap=True
     )

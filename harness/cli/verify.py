@@ -100,7 +100,7 @@ def command(
         command = opt.repeating(dict(zip(changes, named, strict=True)))
         question = Question(*sides, tuple(facts), command)
         write_reports(question, judgement, folder)
-    present.show_comparison(console, question, judgement.whole, folder)
+    present.show_comparison(console, question, judgement.whole, folder, judgement.lines)
     if each:
         present.show_steps(console, names[1:], judgement.steps)
     return judgement.exit_code

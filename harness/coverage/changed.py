@@ -16,11 +16,10 @@ from typing import Any, NamedTuple
 from unidiff.patch import PatchSet
 
 from harness.coverage.counters import Ran
+from harness.coverage.gathering import BOOT
 from harness.coverage.lines import Line, LineTable
 from harness.git import git
 
-#: The name under which what ran before the first case is kept.
-BOOT = "boot"
 MOST_NAMED = 3
 
 

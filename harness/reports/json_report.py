@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness.outcomes import CaseResult
+from harness.reports import tables
 from harness.verdicts import CaseVerdict, Comparison, Question, Verdict
 
 
@@ -12,7 +13,9 @@ def describe(question: Question, comparison: Comparison) -> dict[str, Any]:
     """Return what verdict.json holds.
 
     `before` and `after` are the builds; `cases` a list with `id`, the two outcomes and the verdict;
-    `summary` a count for each verdict, those that did not occur included.
+    `tables` is what was wrong in Xen's own tables on each side; `summary` a count for each verdict,
+    those that did not occur included. `lines`, which is added by whoever knows the trees, says
+    which lines of the change ran.
     """
     return {
         "question": dict(question.facts),
@@ -23,6 +26,10 @@ def describe(question: Question, comparison: Comparison) -> dict[str, Any]:
         "before": _side(question.before, comparison.before.build, comparison.before.machine),
         "after": _side(question.after, comparison.after.build, comparison.after.machine),
         "cases": [_case(case) for case in comparison.cases],
+        "tables": {
+            "before": list(tables.describe(comparison.before)),
+            "after": list(tables.describe(comparison.after)),
+        },
         "summary": {verdict.value: comparison.summary[verdict] for verdict in Verdict},
     }
 
@@ -51,6 +58,8 @@ def _evidence(result: CaseResult) -> dict[str, Any]:
         "message": result.message,
         "signature": result.signature,
         "operations": list(result.operations),
+        "crash": list(result.crash),
+        "tables": list(result.violations),
         "directory": result.directory,
         "again": result.again,
     }

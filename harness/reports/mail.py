@@ -7,7 +7,10 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from harness.coverage.changed import MOST_NAMED as NEVER_NAMED_IN_SUMMARY
+from harness.coverage.verdict import Lines
 from harness.outcomes import CaseResult
+from harness.reports import tables
 from harness.reports.table import rest, tally
 from harness.verdicts import CaseVerdict, Comparison, Question, Verdict
 
@@ -15,7 +18,7 @@ WIDTH = 72
 TOLD = (Verdict.REGRESSED, Verdict.FIXED, Verdict.FLAKY, Verdict.STILL_FAILING)
 
 
-def compose(question: Question, comparison: Comparison) -> str:
+def compose(question: Question, comparison: Comparison, lines_ran: Lines | None = None) -> str:
     """Return the text of mail.txt: what was asked, built and seen, and how to repeat it."""
     lines = [
         *_wrap(f"{comparison.conclusion}: {tally(comparison)}."),
@@ -27,6 +30,8 @@ def compose(question: Question, comparison: Comparison) -> str:
             lines += _told(verdict, comparison.with_verdict(verdict), question)
         if counted := rest(comparison):
             lines += ["", *_wrap(counted + ".")]
+        lines += _tables(question, comparison)
+        lines += _lines(lines_ran)
     if comparison.errors:
         lines += ["", *_wrap("Not judged, by a fault of the harness or its machine:")]
         lines += [line for case in comparison.errors for line in _wrap(case.id, 2)]
@@ -95,6 +100,32 @@ def _told(verdict: Verdict, cases: list[CaseVerdict], question: Question) -> Ite
             yield from _wrap(f"{name}: {_said(result)}", 4)
         if case.note:
             yield from _wrap(case.note, 4)
+
+
+def _tables(question: Question, comparison: Comparison) -> Iterator[str]:
+    found = tables.sections(question, comparison)
+    if not found:
+        return
+    yield ""
+    yield "Xen's own tables (page owners, counts, P2M, recorded GFNs):"
+    for side in dict.fromkeys(name for name, _ in found):
+        yield ""
+        yield from _wrap(f"{side}:", 2)
+        for _, what in (pair for pair in found if pair[0] == side):
+            yield from _wrap(what, 4)
+
+
+def _lines(ran: Lines | None) -> Iterator[str]:
+    if ran is None or not ran.summary:
+        return
+    yield ""
+    yield "Lines of the change:"
+    yield ""
+    yield from _wrap(ran.summary, 2)
+    if len(ran.never_ran) > NEVER_NAMED_IN_SUMMARY:
+        yield ""
+        for line in ran.never_ran:
+            yield from _wrap(f"never ran: {line}", 4)
 
 
 def _said(result: CaseResult | None) -> str:
