@@ -2,8 +2,8 @@
 
 `image` builds the kernel in guest-kernels/agent, `find_agents` finds every agent that runs on a
 host, `Agent.run` hands one vCPU a batch of operations and waits for its results. What an operation
-means to Xen, this refuses to know. The layout is that of guest-kernels/agent/mailbox.h, and a test
-compares the two.
+is for, this refuses to know; operations.py has them. The layout is that of mailbox.h in
+guest-kernels/agent, and a test compares the two.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from harness.cache import Cache
 from harness.errors import HarnessError, XenHung
+from harness.operations import OPERATION, Op, Result, decode, encode, firmware
 from harness.programs import require
 from harness.ram import Ram
 
@@ -39,8 +40,6 @@ HEADER = struct.Struct("<QIIQQQQQQQ")  # struct mailbox, up to `reserved`
 SLOTS_AT = 128
 SLOT = struct.Struct("<QQIIIIQQQQQ")  # struct slot, up to `reserved`
 SLOT_SIZE = 128
-OPERATION = struct.Struct("<II6Q3Q")  # struct operation
-ANSWER = struct.Struct("<4xI48xqQQ")  # what the agent writes of it
 OPERATIONS_AT = PAGE_SIZE
 DATA_AT = OPERATIONS_AT + OPERATIONS * OPERATION.size
 PAGES = (DATA_AT + DATA_SIZE) // PAGE_SIZE
@@ -64,33 +63,6 @@ PSCI_IS_ON = (0, -4, -5)
 SECONDS = 10.0
 
 
-class Code(IntEnum):
-    """OP_* of mailbox.h."""
-
-    HYPERCALL = 1
-    FIRMWARE = 2
-    LOAD = 3
-    STORE = 4
-    FILL = 5
-    COMPARE = 6
-    COPY = 7
-    FETCH = 8
-    BARRIER = 9
-    AWAIT = 10
-    SLEEP = 11
-    REPEAT = 12
-    STOP = 13
-
-
-class Fault(IntEnum):
-    """FAULT_* of mailbox.h: why an operation has no value."""
-
-    NONE = 0
-    SYNCHRONOUS = 1
-    SERROR = 2
-    UNKNOWN = 3
-
-
 class SlotState(IntEnum):
     """SLOT_* of mailbox.h: what a vCPU is doing."""
 
@@ -109,88 +81,6 @@ class Idle(IntEnum):
 
 class AgentDied(XenHung):
     """An exception that no operation asked for ended the guest: its memory is not what it was."""
-
-
-class Op(NamedTuple):
-    """One operation; make it with the functions below."""
-
-    code: Code
-    arguments: tuple[int, ...] = ()
-
-
-class Result(NamedTuple):
-    """What one operation came to: a signed 64-bit value, or a fault with ESR_EL1 and FAR_EL1."""
-
-    value: int
-    fault: Fault
-    esr: int
-    far: int
-
-
-def hypercall(number: int, *arguments: int) -> Op:
-    """Xen's hypercall `number` with up to five arguments; the value is its x0."""
-    given = tuple(arguments) + (0,) * (5 - len(arguments))
-    return Op(Code.HYPERCALL, (*given, number))
-
-
-def firmware(function: int, *arguments: int) -> Op:
-    """A call by the SMC calling convention, such as PSCI, with up to three arguments."""
-    return Op(Code.FIRMWARE, (function, *arguments))
-
-
-def load(address: int, width: int = 8) -> Op:
-    """Read `width` bytes (1, 2, 4, 8)."""
-    return Op(Code.LOAD, (address, width))
-
-
-def store(address: int, value: int, width: int = 8) -> Op:
-    """Write the low `width` bytes (1, 2, 4, 8) of `value`."""
-    return Op(Code.STORE, (address, width, value))
-
-
-def fill(address: int, size: int, first: int = 0, step: int = 0) -> Op:
-    """Write `size` bytes of 64-bit words: `first`, `first + step`, …"""
-    return Op(Code.FILL, (address, size, first, step))
-
-
-def compare(one: int, other: int, size: int) -> Op:
-    """The value is the offset of the first byte that differs, or `size`."""
-    return Op(Code.COMPARE, (one, other, size))
-
-
-def copy(to: int, source: int, size: int) -> Op:
-    """Copy `size` bytes upwards."""
-    return Op(Code.COPY, (to, source, size))
-
-
-def fetch(address: int) -> Op:
-    """Call the code at `address`, which must return; the value is its x0."""
-    return Op(Code.FETCH, (address,))
-
-
-def barrier() -> Op:
-    """Complete everything done so far (DSB, ISB)."""
-    return Op(Code.BARRIER)
-
-
-def await_value(address: int, value: int, *, nanoseconds: int, width: int = 8) -> Op:
-    """Spin until `value` is at `address`; the value is 1, or 0 when the time was over first."""
-    return Op(Code.AWAIT, (address, width, value, nanoseconds))
-
-
-def sleep(nanoseconds: int) -> Op:
-    """Do nothing, by the generic timer."""
-    return Op(Code.SLEEP, (nanoseconds,))
-
-
-def repeat(operations: int, times: int) -> Op:
-    """Do the `operations` before this one `times` more."""
-    return Op(Code.REPEAT, (operations, times))
-
-
-def stop() -> Op:
-    """The vCPU answers nothing from here on, and waits for interrupts forever."""
-    return Op(Code.STOP)
 
 
 class Watch(Protocol):
@@ -371,11 +261,7 @@ class Agent:
 
     def _results(self, vcpu: int, count: int) -> list[Result]:
         at = OPERATIONS_AT + self._first(vcpu) * OPERATION.size
-        answers = ANSWER.iter_unpack(self._bytes[at : at + count * OPERATION.size])
-        return [
-            Result(value, NO_FAULT, 0, 0) if not fault else Result(value, Fault(fault), esr, far)
-            for fault, value, esr, far in answers
-        ]
+        return decode(self._bytes[at : at + count * OPERATION.size])
 
     def _death(self, vcpu: int) -> AgentDied:
         slot = SLOT.unpack_from(self._bytes, self._slot(vcpu))
@@ -387,26 +273,9 @@ class Agent:
         )
 
 
-NO_FAULT = Fault.NONE
-
-
 def affinity(vcpu: int) -> int:
     """The MPIDR affinity Xen gives a vCPU: 16 in a cluster (xen/include/asm-arm/domain.h)."""
     return vcpu & 0xF | vcpu >> 4 << 8
-
-
-def encode(operations: Sequence[Op]) -> bytes:
-    """The operations as the agent reads them."""
-    pack = OPERATION.pack
-    mask = 2**64 - 1
-    parts = []
-    for code, arguments in operations:
-        given = [argument & mask for argument in arguments]
-        parts.append(pack(code, 0, *given, *ZEROES[len(given) :], 0, 0, 0))
-    return b"".join(parts)
-
-
-ZEROES = (0,) * 6
 
 
 def find_agents(ram: Ram, watch: Watch, kernel: Path, count: int, seconds: float) -> list[Agent]:

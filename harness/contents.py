@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from harness import agent as ops
 from harness import grants, hypercalls, xenabi
+from harness import operations as ops
 from harness.hypercalls import Call
 from harness.xenabi import DOMID_SELF, PAGE_SHIFT, PAGE_SIZE, EventOp
 

@@ -13,14 +13,15 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, TypeVar
 
-from harness import agent as ops
 from harness import hypercalls, memory_calls, xenabi
-from harness.agent import Agent, Fault, Op, Result
+from harness import operations as ops
+from harness.agent import Agent
 from harness.contents import Content, Eye
 from harness.errors import HarnessError
 from harness.grants import GrantTable
 from harness.guest_memory import Arguments, PagePool, Placed, pieces
 from harness.hypercalls import Answer, Buffer, Call
+from harness.operations import Fault, Op, Result
 from harness.xenabi import DOMID_SELF, PAGE_SHIFT, PAGE_SIZE, MemoryOp
 
 T = TypeVar("T")
@@ -198,7 +199,7 @@ class Domain:
         self._one(ops.store(address, value, width), f"store({address:#x}, {value:#x}, {width})")
 
     def fetch(self, address: int) -> int:
-        """Execute what is at `address`, which must return (see agent.fetch); raises GuestFault."""
+        """Execute what is at `address`, which must return (see operations.fetch); raises GuestFault."""
         return self._one(ops.fetch(address), f"fetch({address:#x})")
 
     def read(self, address: int, size: int) -> bytes:

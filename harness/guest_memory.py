@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import libfdt
 
-from harness import agent as ops
+from harness import operations as ops
 from harness.agent import DATA_SIZE, FIRST_SHARE, Agent
 from harness.errors import HarnessError
 from harness.hypercalls import Buffer, Call

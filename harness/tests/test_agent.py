@@ -10,11 +10,13 @@ from typing import TypeVar
 import libfdt
 import pytest
 
-from harness import agent as ops
-from harness.agent import Agent, AgentDied, Code
+from harness import agent as protocol
+from harness import operations as ops
+from harness.agent import Agent, AgentDied
 from harness.errors import HarnessError, XenFailure
 from harness.guest_memory import Arguments, memory_of, pieces
 from harness.hypercalls import Buffer, hypercall
+from harness.operations import Code
 from harness.ram import Ram
 
 T = TypeVar("T")
@@ -38,13 +40,24 @@ class Impatient:
 def ram() -> Iterator[Ram]:
     """RAM with the mailbox of an agent that has just come up."""
     ram = Ram(BASE, 4 << 20)
-    size = ops.PAGES * ops.PAGE_SIZE
-    ops.HEADER.pack_into(
-        ram.view, OFFSET, 0, ops.VERSION, 0, ADDRESS, size, 0x80000000, 0x80200000, 0x80E00000, 0, 1
+    size = protocol.PAGES * protocol.PAGE_SIZE
+    protocol.HEADER.pack_into(
+        ram.view,
+        OFFSET,
+        0,
+        protocol.VERSION,
+        0,
+        ADDRESS,
+        size,
+        0x80000000,
+        0x80200000,
+        0x80E00000,
+        0,
+        1,
     )
-    ram.view[OFFSET : OFFSET + 8] = ops.MAGIC
-    for page in range(1, ops.PAGES):
-        struct.pack_into("<Q", ram.view, OFFSET + (page + 1) * ops.PAGE_SIZE - 8, page)
+    ram.view[OFFSET : OFFSET + 8] = protocol.MAGIC
+    for page in range(1, protocol.PAGES):
+        struct.pack_into("<Q", ram.view, OFFSET + (page + 1) * protocol.PAGE_SIZE - 8, page)
     yield ram
     ram.close()
 
@@ -53,8 +66,8 @@ def ram() -> Iterator[Ram]:
 def kernel(tmp_path: Path) -> Path:
     """The part of an image that the harness reads."""
     image = bytearray(12288)
-    struct.pack_into("<Q", image, ops.IMAGE_SIZE_AT, 0x20000)
-    struct.pack_into("<Q", image, ops.MAILBOX_AT, OFFSET)
+    struct.pack_into("<Q", image, protocol.IMAGE_SIZE_AT, 0x20000)
+    struct.pack_into("<Q", image, protocol.MAILBOX_AT, OFFSET)
     path = tmp_path / "agent.bin"
     path.write_bytes(image)
     return path
@@ -65,29 +78,29 @@ def agent_in(ram: Ram) -> Agent:
 
 
 def test_agents_are_found_where_their_image_has_the_mailbox(ram: Ram, kernel: Path) -> None:
-    (found,) = ops.find_agents(ram, Impatient(), kernel, 1, 1.0)
+    (found,) = protocol.find_agents(ram, Impatient(), kernel, 1, 1.0)
     assert (found.offset, found.header.address) == (OFFSET, ADDRESS)
     with pytest.raises(TimeoutError, match="the agent in 2 domain"):
-        ops.find_agents(ram, Impatient(), kernel, 2, 1.0)
+        protocol.find_agents(ram, Impatient(), kernel, 2, 1.0)
 
 
 def test_another_version_is_refused(ram: Ram) -> None:
-    struct.pack_into("<I", ram.view, OFFSET + 8, ops.VERSION + 1)
+    struct.pack_into("<I", ram.view, OFFSET + 8, protocol.VERSION + 1)
     with pytest.raises(HarnessError, match="version 2"):
         agent_in(ram)
 
 
-@pytest.mark.parametrize("page", [1, ops.PAGES // 2, ops.PAGES - 1])
+@pytest.mark.parametrize("page", [1, protocol.PAGES // 2, protocol.PAGES - 1])
 def test_a_mailbox_in_pieces_is_refused(ram: Ram, page: int) -> None:
-    struct.pack_into("<Q", ram.view, OFFSET + (page + 1) * ops.PAGE_SIZE - 8, 0xC2C2)
+    struct.pack_into("<Q", ram.view, OFFSET + (page + 1) * protocol.PAGE_SIZE - 8, 0xC2C2)
     with pytest.raises(HarnessError, match="not contiguous") as error:
         agent_in(ram)
-    assert error.value.evidence == (f"page {page} of {ops.PAGES} holds 0xc2c2",)
+    assert error.value.evidence == (f"page {page} of {protocol.PAGES} holds 0xc2c2",)
 
 
 def test_a_batch_given_before_boot_may_lie_over_the_first_pages(ram: Ram) -> None:
-    struct.pack_into("<QQ", ram.view, OFFSET + ops.SLOTS_AT, 1, 1)
-    struct.pack_into("<Q", ram.view, OFFSET + 2 * ops.PAGE_SIZE - 8, 0xC2C2)
+    struct.pack_into("<QQ", ram.view, OFFSET + protocol.SLOTS_AT, 1, 1)
+    struct.pack_into("<Q", ram.view, OFFSET + 2 * protocol.PAGE_SIZE - 8, 0xC2C2)
     assert agent_in(ram).header.image == 0x80000000
 
 
@@ -101,8 +114,10 @@ def test_operations_as_the_agent_reads_them() -> None:
 
 def test_a_death_is_told_with_its_registers(ram: Ram) -> None:
     agent = agent_in(ram)
-    died = ops.SLOT.pack(0, 0, 0, 1, 0, ops.SlotState.DIED, 5, 0x96000007, 0x123, 0x2000, 0x456)
-    ram.view[OFFSET + ops.SLOTS_AT : OFFSET + ops.SLOTS_AT + len(died)] = died
+    died = protocol.SLOT.pack(
+        0, 0, 0, 1, 0, protocol.SlotState.DIED, 5, 0x96000007, 0x123, 0x2000, 0x456
+    )
+    ram.view[OFFSET + protocol.SLOTS_AT : OFFSET + protocol.SLOTS_AT + len(died)] = died
     with pytest.raises(AgentDied, match="vector 4, ESR 0x96000007, FAR 0x123, ELR 0x2000") as error:
         agent.run([ops.barrier()])
     assert isinstance(error.value, XenFailure)
@@ -111,20 +126,23 @@ def test_a_death_is_told_with_its_registers(ram: Ram) -> None:
 def test_too_much_at_once_is_refused(ram: Ram) -> None:
     agent = agent_in(ram)
     with pytest.raises(ValueError, match="more than a batch"):
-        agent.post([ops.barrier()] * (ops.FIRST_SHARE + 1))
+        agent.post([ops.barrier()] * (protocol.FIRST_SHARE + 1))
     with pytest.raises(ValueError, match="not in the data area"):
         agent.write(agent.data - 8, bytes(8))
     with pytest.raises(ValueError, match="not in the data area"):
-        agent.read(agent.data + ops.DATA_SIZE - 4, 8)
+        agent.read(agent.data + protocol.DATA_SIZE - 4, 8)
     with pytest.raises(ValueError, match="no vCPU 8"):
         agent.state(8)
 
 
 def test_shares_of_the_vcpus_do_not_overlap(ram: Ram) -> None:
     """The last vCPU's share ends where the operations end, or before."""
-    assert ops.FIRST_SHARE + (ops.MAX_VCPUS - 1) * ops.OTHER_SHARE <= ops.OPERATIONS
-    assert ops.DATA_AT % ops.PAGE_SIZE == 0
-    assert agent_in(ram).data == ADDRESS + ops.DATA_AT
+    assert (
+        protocol.FIRST_SHARE + (protocol.MAX_VCPUS - 1) * protocol.OTHER_SHARE
+        <= protocol.OPERATIONS
+    )
+    assert protocol.DATA_AT % protocol.PAGE_SIZE == 0
+    assert agent_in(ram).data == ADDRESS + protocol.DATA_AT
 
 
 def test_arguments_point_to_each_other(ram: Ram) -> None:
@@ -163,15 +181,17 @@ def test_what_is_kept_is_not_overwritten(ram: Ram) -> None:
 
 def test_preloaded_operations_lie_behind_the_image(kernel: Path, tmp_path: Path) -> None:
     given = [ops.barrier(), ops.stop()]
-    image = ops.preloaded_image(kernel, given, tmp_path / "with").read_bytes()
-    assert struct.unpack_from("<Q", image, ops.PRELOADED_AT) == (2,)
+    image = protocol.preloaded_image(kernel, given, tmp_path / "with").read_bytes()
+    assert struct.unpack_from("<Q", image, protocol.PRELOADED_AT) == (2,)
     assert image[0x20000:] == ops.encode(given)
     with pytest.raises(ValueError, match="more than"):
-        ops.preloaded_image(kernel, [ops.stop()] * (ops.OPERATIONS + 1), tmp_path / "many")
+        protocol.preloaded_image(
+            kernel, [ops.stop()] * (protocol.OPERATIONS + 1), tmp_path / "many"
+        )
 
 
 def test_affinities_come_in_clusters_of_sixteen() -> None:
-    assert [ops.affinity(vcpu) for vcpu in (0, 15, 16, 35)] == [0, 15, 0x100, 0x203]
+    assert [protocol.affinity(vcpu) for vcpu in (0, 15, 16, 35)] == [0, 15, 0x100, 0x203]
 
 
 def test_memory_of_a_device_tree() -> None:

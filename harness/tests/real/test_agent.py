@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from elftools.elf.elffile import ELFFile
 
-from harness import agent as ops
-from harness.agent import AgentDied, Code, Fault, Op, SlotState
+from harness import agent as protocol
+from harness import operations as ops
+from harness.agent import AgentDied, SlotState
 from harness.booting import AGENT_SECONDS, Booted, boot
 from harness.builds import Build, BuildOptions, build
 from harness.cache import default_cache
@@ -21,6 +22,7 @@ from harness.domain import Domain
 from harness.errors import HarnessError
 from harness.guest_memory import DOMU_HOLES, memory_of, read_tree
 from harness.machines import load_machine
+from harness.operations import Code, Fault, Op
 from harness.references import resolve
 from harness.scenarios import SCENARIOS, DomainPlan, Scenario
 from harness.tests.structures import layouts
@@ -41,7 +43,7 @@ def xen() -> Build:
 
 @pytest.fixture(scope="module")
 def kernel() -> Path:
-    return ops.image(default_cache())
+    return protocol.image(default_cache())
 
 
 @pytest.fixture(scope="module")
@@ -73,20 +75,20 @@ def test_layout_is_that_of_the_kernels_debug_information(kernel: Path) -> None:
     with (kernel.parent / "agent").open("rb") as file:
         found = layouts(ELFFile(file), {"mailbox", "slot", "operation"})
     mailbox, slot, operation = found["mailbox"], found["slot"], found["operation"]
-    assert mailbox.size == ops.PAGES * ops.PAGE_SIZE
-    assert mailbox.offsets["idle"] == ops.IDLE_AT
-    assert mailbox.offsets["slot"] == ops.SLOTS_AT
-    assert mailbox.offsets["operation"] == ops.OPERATIONS_AT
-    assert mailbox.offsets["data"] == ops.DATA_AT
-    assert mailbox.offsets["reserved"] == ops.HEADER.size
-    assert slot.size == ops.SLOT_SIZE
-    assert slot.offsets["reserved"] == ops.SLOT.size
+    assert mailbox.size == protocol.PAGES * protocol.PAGE_SIZE
+    assert mailbox.offsets["idle"] == protocol.IDLE_AT
+    assert mailbox.offsets["slot"] == protocol.SLOTS_AT
+    assert mailbox.offsets["operation"] == protocol.OPERATIONS_AT
+    assert mailbox.offsets["data"] == protocol.DATA_AT
+    assert mailbox.offsets["reserved"] == protocol.HEADER.size
+    assert slot.size == protocol.SLOT_SIZE
+    assert slot.offsets["reserved"] == protocol.SLOT.size
     assert operation.size == ops.OPERATION.size == ops.ANSWER.size
     assert (operation.offsets["fault"], operation.offsets["value"]) == (4, 56)
 
 
 def test_constants_are_those_of_the_kernels_header() -> None:
-    text = (ops.SOURCES / "mailbox.h").read_text()
+    text = (protocol.SOURCES / "mailbox.h").read_text()
     defined = {
         words[1]: words[2]
         for words in (line.split() for line in text.splitlines())
@@ -94,22 +96,22 @@ def test_constants_are_those_of_the_kernels_header() -> None:
     }
     assert {f"OP_{code.name}": str(code.value) for code in Code}.items() <= defined.items()
     assert {f"SLOT_{s.name}": str(s.value) for s in SlotState}.items() <= defined.items()
-    assert {f"IDLE_{i.name}": str(i.value) for i in ops.Idle}.items() <= defined.items()
+    assert {f"IDLE_{i.name}": str(i.value) for i in protocol.Idle}.items() <= defined.items()
     assert [defined[f"FAULT_{name}"] for name in ("NONE", "SYNC", "SERROR", "UNKNOWN")] == [
         str(fault.value) for fault in Fault
     ]
-    assert int(defined["MAX_VCPUS"]) == ops.MAX_VCPUS
-    assert int(defined["NR_OPERATIONS"]) == ops.OPERATIONS
+    assert int(defined["MAX_VCPUS"]) == protocol.MAX_VCPUS
+    assert int(defined["NR_OPERATIONS"]) == protocol.OPERATIONS
 
 
 def test_no_image_holds_the_magic(kernel: Path) -> None:
-    assert ops.MAGIC not in kernel.read_bytes()
-    assert ops.MAGIC not in (kernel.parent / "agent").read_bytes()
+    assert protocol.MAGIC not in kernel.read_bytes()
+    assert protocol.MAGIC not in (kernel.parent / "agent").read_bytes()
 
 
 def test_image_is_built_once(kernel: Path) -> None:
     began = time.monotonic()
-    assert ops.image(default_cache()) == kernel
+    assert protocol.image(default_cache()) == kernel
     assert time.monotonic() - began < 0.2
 
 
@@ -217,8 +219,8 @@ def test_waiting_ends_by_a_value_or_by_time(domain: Domain) -> None:
 
 
 def test_more_operations_than_one_batch_holds(domain: Domain) -> None:
-    results = domain.agent.run([XEN_VERSION] * (2 * ops.FIRST_SHARE + 1))
-    assert len(results) == 2 * ops.FIRST_SHARE + 1
+    results = domain.agent.run([XEN_VERSION] * (2 * protocol.FIRST_SHARE + 1))
+    assert len(results) == 2 * protocol.FIRST_SHARE + 1
     assert {result.value for result in results} == {4 << 16 | 17}
 
 
@@ -269,13 +271,13 @@ def test_an_agent_that_loses_its_memory_tells_how_it_died(start: Boot, kernel: P
 
 def test_operations_given_before_boot(xen: Build, kernel: Path, tmp_path: Path) -> None:
     given = [ops.store(0x40400000, 0x1234), ops.load(0x40400000), ops.load(HOLE), XEN_VERSION]
-    image = ops.preloaded_image(kernel, given, tmp_path / "agent.bin")
+    image = protocol.preloaded_image(kernel, given, tmp_path / "agent.bin")
     plain = SCENARIOS["domu"]
     with Booted(xen, load_machine(), plain, tmp_path / "host", kernel=image) as host:
         assert host.domains[0].load(0x40400000) == 0x1234
     scenario = replace(SCENARIOS["domu"], domus=(DomainPlan(kernel=image),))
     with Booted(xen, load_machine(), scenario, tmp_path / "again", kernel=kernel) as host:
-        (agent,) = ops.find_agents(host.ram, host, image, 1, AGENT_SECONDS)
+        (agent,) = protocol.find_agents(host.ram, host, image, 1, AGENT_SECONDS)
         _, loaded, missing, version = agent.preloaded_results(len(given))
         assert (loaded.value, version.value) == (0x1234, 4 << 16 | 17)
         assert (missing.fault, missing.far) == (Fault.SYNCHRONOUS, HOLE)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from elftools.elf.elffile import ELFFile
 
-from harness import agent as ops
+from harness import operations as ops
 from harness import xenabi
 from harness.booting import Booted, boot
 from harness.builds import Build, BuildOptions, build
