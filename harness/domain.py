@@ -199,7 +199,7 @@ class Domain:
         self._one(ops.store(address, value, width), f"store({address:#x}, {value:#x}, {width})")
 
     def fetch(self, address: int) -> int:
-        """Execute what is at `address`, which must return (see operations.fetch); raises GuestFault."""
+        """Execute what is at `address`, which must return: operations.fetch. Raises GuestFault."""
         return self._one(ops.fetch(address), f"fetch({address:#x})")
 
     def read(self, address: int, size: int) -> bytes:
