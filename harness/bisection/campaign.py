@@ -8,7 +8,7 @@ All cases are searched for together: one look at a commit serves every search th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -90,6 +90,7 @@ class Campaign:
     remaining: Callable[[int], None] = lambda _: None  # told how many commits may be to blame
     _suspects: set[str] = field(default_factory=set)  # cases seen to waver
     _starts: dict[str, Search] = field(default_factory=dict)
+    _diffs: dict[str, bytes | str] = field(default_factory=dict)  # of answers, or why there is none
 
     def run(self) -> Findings:
         """Bisect. Raises UsageError if the ends do not differ."""
@@ -149,7 +150,7 @@ class Campaign:
         while True:
             searches = [self._informed(criterion) for criterion in difference.criteria]
             pairs = list(zip(difference.criteria, searches, strict=True))
-            wanted = [need for pair in pairs if (need := self._need(*pair)) is not None]
+            wanted = [need for pair in pairs for need in self._needs(*pair)]
             self.remaining(max(search.remaining() for search in searches))
             open_needs = [need for need in _merged(wanted) if not laboratory.met(need)]
             if not open_needs:
@@ -181,16 +182,14 @@ class Campaign:
         """Whether the case was never run on a commit, when it was looked at for other cases."""
         return bool(criterion.case) and not sample.runs(criterion.case)
 
-    def _need(self, criterion: Criterion, search: Search) -> Need | None:
+    def _needs(self, criterion: Criterion, search: Search) -> list[Need]:
         """Return what the search needs next: a commit, or more runs of those that prove it."""
         step = search.next()
         if not isinstance(step, Answer):
-            return self._look(criterion, step)
-        for commit in (step.first, *step.below):
-            proof = Need(commit, _cases(criterion), END_RUNS)
-            if step.suspects and not self.laboratory.met(proof):
-                return proof
-        return None
+            return [self._look(criterion, step)]
+        if not step.suspects:
+            return []
+        return [Need(c, _cases(criterion), END_RUNS) for c in (step.first, *step.below)]
 
     def _look(self, criterion: Criterion, commit: str) -> Need:
         boots = BOOTS if criterion.aspect is Aspect.BOOT_SECONDS else 1
@@ -205,7 +204,15 @@ class Campaign:
             for criterion, search in pairs
             for commit in search.ahead(slots + 1, partial(self._seen, criterion))[1:]
         ]
-        return _merged(needs)
+        return _merged([*needs, *(need for pair in pairs for need in self._last(*pair))])
+
+    def _last(self, criterion: Criterion, search: Search) -> Iterator[Need]:
+        """Yield what a search that has its answer will need to confirm it."""
+        answer = search.next()
+        if isinstance(answer, Answer) and answer.certain:
+            need = self._without(criterion, answer.first)
+            if isinstance(need, Need):
+                yield need
 
     def _wavering(self, difference: Difference, searches: Iterable[Search]) -> set[str]:
         """Return the cases that gave one commit different labels, though the ends were steady."""
@@ -238,23 +245,32 @@ class Campaign:
 
     def _revert(self, criterion: Criterion, answer: Answer) -> Revert:
         """Take the commit out of the new end, and look what that is like."""
-        laboratory = self.laboratory
-        commit = laboratory.history.describe(answer.first)
-        if len(commit.parents) > 1:
-            return Revert("does not apply", "it is a merge, which is not one change to take out")
-        try:
-            diff = self.read_revert(commit.id)
-        except (ChangeError, UsageError) as error:
-            return Revert("does not apply", error.message)
-        need = self._look(criterion, laboratory.history.new)
-        (sample,) = laboratory.get(Need(need.commit, need.cases, need.runs, need.boots, diff))
+        need = self._without(criterion, answer.first)
+        if isinstance(need, Revert):
+            return need
+        (sample,) = self.laboratory.get(need)
         while (seen := criterion.judge(sample)) is None:
-            more = criterion.more_runs(sample)
-            (sample,) = laboratory.get(Need(need.commit, need.cases, more, need.boots, diff))
+            (sample,) = self.laboratory.get(replace(need, runs=criterion.more_runs(sample)))
         if sample.reached is Reached.UNCHANGED:
             return Revert("does not apply", sample.reason, sample)
         outcome = {Mark.GOOD: "changed", Mark.BAD: "unchanged", Mark.SKIP: "other"}[seen.mark]
         return Revert(outcome, sample.why(criterion.case), sample)
+
+    def _without(self, criterion: Criterion, guilty: str) -> Need | Revert:
+        """Return the need to see the new end without a commit, or why there is no such thing."""
+        if guilty not in self._diffs:
+            try:
+                if len(self.laboratory.history.describe(guilty).parents) > 1:
+                    raise ChangeError("it is a merge, which is not one change to take out")
+                self._diffs[guilty] = self.read_revert(guilty)
+            except (ChangeError, UsageError) as error:
+                self._diffs[guilty] = error.message
+        diff = self._diffs[guilty]
+        if isinstance(diff, str):
+            return Revert("does not apply", diff)
+        boots = BOOTS if criterion.aspect is Aspect.BOOT_SECONDS else 1
+        runs = criterion.more_runs(None)
+        return Need(self.laboratory.history.new, _cases(criterion), runs, boots, diff)
 
 
 def _other_direction(criteria: Sequence[Criterion], fixed: bool) -> UsageError:
@@ -274,13 +290,16 @@ def _cases(criterion: Criterion) -> tuple[str, ...]:
 
 
 def _merged(needs: Iterable[Need]) -> list[Need]:
-    """Return one need for each commit, in the order in which commits first came."""
-    merged: dict[str, Need] = {}
+    """Return one need for each source, in the order in which they first came."""
+    merged: dict[tuple[str, bytes], Need] = {}
     for need in needs:
-        one = merged.setdefault(need.commit, need)
-        cases = tuple(dict.fromkeys((*one.cases, *need.cases)))
-        merged[need.commit] = Need(
-            need.commit, cases, max(one.runs, need.runs), max(one.boots, need.boots)
+        source = (need.commit, need.without)
+        one = merged.setdefault(source, need)
+        merged[source] = replace(
+            need,
+            cases=tuple(dict.fromkeys((*one.cases, *need.cases))),
+            runs=max(one.runs, need.runs),
+            boots=max(one.boots, need.boots),
         )
     return list(merged.values())
 

@@ -71,7 +71,7 @@ class SearchView:
     def remaining(self, count: int) -> None:
         """Show how many commits may still be to blame."""
         if count != self._left:
-            self._line(f"{count} commits may be to blame")
+            self._line(_blame(count))
         with self._lock:
             self._left = count
 
@@ -110,8 +110,12 @@ class SearchView:
                 what = "ahead of time" if ahead else "looking"
                 text = Text(f"{what}, {now - since:.0f} s", style="dim" if ahead else "")
                 grid.add_row(self._spinner, Text(self._name(commit)[:70]), text)
-            left = f"{self._left} commits may be to blame" if self._left is not None else ""
+            left = _blame(self._left) if self._left is not None else ""
             return Group(grid, Text(self._phrase or left, style="bold"))
+
+
+def _blame(count: int) -> str:
+    return "1 commit to blame" if count == 1 else f"{count} commits may be to blame"
 
 
 def _words(sample: Sample) -> str:

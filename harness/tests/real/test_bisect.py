@@ -1,0 +1,192 @@
+"""Bisecting real Xens: builds, boots and cases over a history that the test makes from Debian's."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.builds import BuildOptions, build
+from harness.cache import Cache
+from harness.references import resolve
+from harness.tests.real.planted import CASE, OTHER_CASE, History, plant
+
+# One worker of pytest-xdist for all of them: they share a history, and each uses both cores.
+pytestmark = pytest.mark.xdist_group("bisect")
+KILLS = 10
+
+
+@pytest.fixture(scope="module")
+def history(cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> History:
+    """Debian's Xen 4.17 and what the test planted around it."""
+    return plant(resolve("debian:bookworm", cache), tmp_path_factory.mktemp("planted") / "xen")
+
+
+@pytest.fixture
+def forgetful(cache: Cache, tmp_path: Path) -> Iterator[Path]:
+    """A cache with everything of the user's own but what earlier bisections saw."""
+    yield _forgetful(cache, tmp_path / "cache")
+
+
+def _forgetful(cache: Cache, root: Path) -> Path:
+    root.mkdir()
+    for kind in ("builds", "ccache", "git", "locks", "scratch", "agents"):
+        (cache.root / kind).mkdir(parents=True, exist_ok=True)
+        (root / kind).symlink_to(cache.root / kind)
+    return root
+
+
+def xenverify(*words: str | Path) -> list[str]:
+    main = "from harness.cli import main; raise SystemExit(main())"
+    return [sys.executable, "-c", main, *map(str, words)]
+
+
+def bisect(
+    history: History, cache: Path, output: Path, *words: str, new: str = "notes", case: str = CASE
+) -> subprocess.CompletedProcess[str]:
+    command = xenverify(
+        "bisect", "--repo", history.path, "--good", history.ids["base"],
+        "--bad", history.ids[new], case, "--output", output, *words,
+    )  # fmt: skip
+    return subprocess.run(
+        command,
+        env={**os.environ, "XENVERIFY_CACHE": str(cache)},
+        cwd=output.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def report(output: Path) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads((output / "bisect.json").read_text())
+    del data["effort"], data["command"]
+    return data
+
+
+def test_the_guilty_commit_is_found_twice_with_identical_reports(
+    history: History, cache: Cache, tmp_path: Path
+) -> None:
+    (history.path / "xen" / "unfinished.c").write_text("int user_is_at_work;\n")
+    before = history.git("status", "--porcelain"), history.git("rev-parse", "HEAD")
+    reports = []
+    for turn in ("one", "two"):
+        output = tmp_path / turn
+        done = bisect(history, _forgetful(cache, tmp_path / f"cache-{turn}"), output)
+        assert done.returncode == 0, done.stdout + done.stderr
+        reports.append(((output / "bisect.txt").read_text(), report(output)))
+    assert reports[0] == reports[1]
+    (finding,) = reports[0][1]["findings"]
+    assert finding["commit"]["commit"] == history.ids["GUILTY"]
+    assert finding["reverted"]["outcome"] == "changed"
+    assert reports[0][1]["range"]["sharing"] == {
+        "changes nothing the hypervisor is built from": 2,
+        "changes other architectures only": 1,
+    }
+    after = history.git("status", "--porcelain"), history.git("rev-parse", "HEAD")
+    assert after == before, "the user's clone is only read"
+    (history.path / "xen" / "unfinished.c").unlink()
+
+
+def test_a_panic_in_another_case_is_a_finding_of_its_own(
+    history: History, cache: Cache, tmp_path: Path
+) -> None:
+    done = bisect(history, cache.root, tmp_path / "out", case=OTHER_CASE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (finding,) = report(tmp_path / "out")["findings"]
+    assert finding["to"] == "crashed"
+    assert finding["commit"]["commit"] == history.ids["panics"]
+
+
+def test_what_breaks_the_build_is_found_when_asked_for(history: History, tmp_path: Path) -> None:
+    done = subprocess.run(
+        xenverify(
+            "bisect", "--repo", history.path, "--good", history.ids["base"],
+            "--bad", history.ids["still-broken"], "--boot", "--output", tmp_path / "out",
+        ),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    (finding,) = report(tmp_path / "out")["findings"]
+    assert finding["commit"]["commit"] == history.ids["broken"]
+    assert "what_nobody_declared" in finding["after"]["reason"]
+
+
+def test_ten_kills_at_random_moments_change_nothing(
+    history: History, cache: Cache, forgetful: Path, tmp_path: Path
+) -> None:
+    """Builds are there from the first test: what is killed is booting, running, and keeping."""
+    began = time.monotonic()
+    alone = bisect(history, _forgetful(cache, tmp_path / "alone-cache"), tmp_path / "alone")
+    took = time.monotonic() - began
+    assert alone.returncode == 0, alone.stderr
+    moments = random.Random(11)
+    command = xenverify(
+        "bisect", "--repo", history.path, "--good", history.ids["base"],
+        "--bad", history.ids["notes"], CASE, "--quiet", "--output", tmp_path / "killed",
+    )  # fmt: skip
+    for _ in range(KILLS):
+        search = subprocess.Popen(
+            command, cwd=tmp_path, env={**os.environ, "XENVERIFY_CACHE": str(forgetful)}
+        )
+        try:
+            search.wait(timeout=moments.uniform(0.1, 1.0) * took)
+        except subprocess.TimeoutExpired:
+            search.send_signal(moments.choice([signal.SIGKILL, signal.SIGINT, signal.SIGTERM]))
+            search.wait()
+    done = bisect(history, forgetful, tmp_path / "resumed")
+    assert done.returncode == 0, done.stderr
+    texts = {(tmp_path / name / "bisect.txt").read_text() for name in ("alone", "resumed")}
+    assert len(texts) == 1
+
+
+def test_git_bisect_run_with_single_steps_ends_at_the_guilty_commit(
+    history: History, tmp_path: Path
+) -> None:
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "-q", history.path, clone], check=True)
+    git = ["git", "-C", str(clone), "bisect"]
+    subprocess.run(
+        [*git, "start", history.ids["notes"], history.ids["base"], "--", "xen"], check=True
+    )
+    step = xenverify("bisect-step", "--quiet", CASE)
+    done = subprocess.run(
+        [*git, "run", *step], cwd=clone, capture_output=True, text=True, check=False
+    )
+    said = done.stdout + done.stderr
+    assert f"{history.ids['GUILTY']} is the first bad commit" in said, said
+
+
+def test_other_architectures_are_of_no_concern_to_a_build(cache: Cache, tmp_path: Path) -> None:
+    """What history.BY_ARCHITECTURE claims: without their folders the very same binary comes out."""
+    for reference in ("debian:bullseye", "debian:bookworm", "debian:trixie"):
+        tree = resolve(reference, cache)
+        place = tmp_path / reference.replace(":", "-")
+        tree.checkout(place)
+        others = [
+            path
+            for pattern in ("xen/arch/*/", "xen/include/asm-*/")
+            for path in place.glob(pattern)
+            if path.name not in ("arm", "asm-arm", "asm-generic")
+        ]
+        assert others
+        for path in others:
+            for file in path.rglob("*"):
+                # makefiles stay: `make clean` walks all folders
+                if file.is_file() and file.suffix in (".c", ".h", ".S"):
+                    file.write_text("#error of no concern to arm64\n")
+        changed = build(resolve(str(place), cache), BuildOptions(), cache)
+        plain = build(tree, BuildOptions(), cache)
+        assert changed.fingerprint == plain.fingerprint, reference
