@@ -21,6 +21,7 @@ from harness.cli import (
     cache,
     compare,
     doctor,
+    inspect,
     reproduce,
     run,
     shell,
@@ -46,7 +47,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (verify, compare, run, bisect, build, shell, doctor):
+for module in (verify, compare, run, bisect, build, shell, inspect, doctor):
     app.command(module.__name__.rpartition(".")[2], epilog=EPILOG)(module.command)
 app.command("bisect-step")(bisect_step.command)
 app.add_typer(cache.app, name="cache")

@@ -40,7 +40,8 @@ def command(
 ) -> ExitCode:
     """Boot a Xen and give a Python prompt that holds it.
 
-    The prompt has `host`, `domain`, every domain by name (d1, d2, dom0), and all that cases use.
+    The prompt has `host`, `domain`, every domain by name (d1, d2, dom0), `inspector` for what Xen
+    itself recorded (inspector.physmap(d1)), and all that cases use.
 
     \b
     xenverify shell --xen debian:bookworm
@@ -66,7 +67,7 @@ def command(
             host = stack.enter_context(boot(build, board, domains, folder))
         names = namespace(host)
         if statements is not None:
-            return _execute(statements, names)
+            return execute(statements, names)
         _prompt(names, _banner(tree.version, host, names))
     return ExitCode.OK
 
@@ -74,11 +75,14 @@ def command(
 def namespace(host: Booted) -> dict[str, Any]:
     """Return the names a prompt begins with: the vocabulary of the cases, and what is running."""
     from harness import vocabulary
+    from harness.inspection import CannotInspect
 
     names = {name: value for name, value in vars(vocabulary).items() if name[0] != "_"}
     for domain in host.domains:
         names[f"d{domain.domid}" if domain.domid else "dom0"] = domain
     guests = [domain for domain in host.domains if domain.domid] or host.domains
+    with contextlib.suppress(CannotInspect):  # host.inspector says why there is none
+        names["inspector"] = host.inspector
     return {**names, "host": host, "domain": guests[0], "domains": guests}
 
 
@@ -96,7 +100,7 @@ def _banner(version: str, host: Booted, names: dict[str, Any]) -> str:
     )
 
 
-def _execute(statements: str, names: dict[str, Any]) -> ExitCode:
+def execute(statements: str, names: dict[str, Any]) -> ExitCode:
     """Run statements; what Xen refuses is told in a line, and is exit code 1."""
     try:
         exec(compile(statements, "<-c>", "exec"), names)

@@ -43,7 +43,7 @@ class GrantEntry(NamedTuple):
     gfn: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GrantTable:
     """One domain's grant table."""
 
@@ -51,9 +51,13 @@ class GrantTable:
     max_frames: int
     frames: tuple[GrantFrame, ...]  # shared ones first, then status ones
 
-    def by_mfn(self) -> dict[int, GrantFrame]:
-        """Return the frames by the page they are."""
-        return {frame.mfn: frame for frame in self.frames}
+    def __repr__(self) -> str:
+        """Return a line for each frame."""
+        lines = [f"version {self.version or 1}, at most {self.max_frames} frames"]
+        for frame in self.frames:
+            gfn = "no GFN recorded" if frame.recorded is None else f"recorded {frame.recorded:#x}"
+            lines.append(f"{frame.name:<16}  mfn {frame.mfn:#x}  {gfn}")
+        return "\n".join(lines)
 
 
 def read_grants(

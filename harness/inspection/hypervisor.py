@@ -12,7 +12,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from harness.inspection.errors import CannotInspect, MidUpdate
 from harness.inspection.grants import GrantTable, read_grants
@@ -77,6 +77,18 @@ def attach(ram: Ram, syms: Path, build_id: str = "", cache: EntryStore | None = 
     )
 
 
+class HasDomid(Protocol):
+    """Anything that stands for a domain, such as what a case holds in its hand."""
+
+    @property
+    def domid(self) -> int:
+        """Its number."""
+
+
+def _domid(domain: int | HasDomid) -> int:
+    return domain if isinstance(domain, int) else domain.domid
+
+
 class Inspector:
     """Reads the tables of one running (or dead) Xen."""
 
@@ -125,9 +137,19 @@ class Inspector:
                     held.append(f"{name} grant table lock")
         return held
 
-    def physmap(self, domid: int) -> Physmap:
-        """Return what one domain's GFNs lead to."""
-        return self._read_physmap(self._p2m_root(self._address_of(domid)))
+    def domains(self) -> list[DomainState]:
+        """Return every domain as it is now."""
+        return list(self.look().domains.values())
+
+    def physmap(self, domain: int | HasDomid) -> Physmap:
+        """Return what one domain's GFNs lead to, shared pages labelled."""
+        state = self.domain(domain)
+        return Physmap(state.physmap.ranges, state.labels())
+
+    def domain(self, domain: int | HasDomid) -> DomainState:
+        """Return one domain as it is now."""
+        self._address_of(_domid(domain))
+        return self.look().domains[_domid(domain)]
 
     def physmaps(self) -> dict[int, Physmap]:
         """Return the physmap of every domain that is not being destroyed."""
@@ -137,9 +159,9 @@ class Inspector:
             if not self.field(address, "domain.dying")
         }
 
-    def walk(self, domid: int, gfn: int) -> list[WalkStep]:
+    def walk(self, domain: int | HasDomid, gfn: int) -> list[WalkStep]:
         """Return each page-table entry on the way from a GFN to its page."""
-        root = self._p2m_root(self._address_of(domid))
+        root = self._p2m_root(self._address_of(_domid(domain)))
         return self._physmap_reader().walk(root, gfn) if root else []
 
     def page(self, mfn: int) -> PageInfo:
@@ -151,9 +173,9 @@ class Inspector:
         count, kind, owner = (self.field(address, f"page.{n}") for n in ("count", "type", "owner"))
         return PageInfo(mfn, count, kind, owner)
 
-    def grants(self, domid: int) -> GrantTable | None:
+    def grants(self, domain: int | HasDomid) -> GrantTable | None:
         """Return one domain's grant table."""
-        return self._read_grants(self._address_of(domid), self._read_pages())
+        return self._read_grants(self._address_of(_domid(domain)), self._read_pages())
 
     # -- everything at once ---------------------------------------------------------------------
 

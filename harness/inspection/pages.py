@@ -47,6 +47,18 @@ class PageInfo(NamedTuple):
     type_info: int
     owner: int  # virtual address of the struct domain, 0 for none
 
+    def __repr__(self) -> str:
+        """Return it in the words of mm.h."""
+        flags = [
+            word
+            for word, set_ in (("allocated", self.is_allocated), ("xenheap", self.is_xenheap))
+            if set_
+        ]
+        return (
+            f"mfn {self.mfn:#x}: {', '.join([self.state, *flags])}, {self.references} references, "
+            f"count_info {self.count_info:#x}, type_info {self.type_info:#x}, owner {self.owner:#x}"
+        )
+
     @property
     def references(self) -> int:
         """General references held, PGC_allocated's one included."""

@@ -12,9 +12,10 @@ and on CPUs with a concatenated root before, Xen leaves superpages invalid until
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from types import MappingProxyType
 from typing import NamedTuple
 
 from harness.inspection.layout import Layout
@@ -74,9 +75,12 @@ class Change(NamedTuple):
 class Physmap:
     """Sorted, maximal ranges."""
 
-    def __init__(self, ranges: Iterable[Range] = ()) -> None:
-        """Take ranges in GFN order."""
+    def __init__(
+        self, ranges: Iterable[Range] = (), labels: Mapping[int, str] = MappingProxyType({})
+    ) -> None:
+        """Take ranges in GFN order; `labels` say of an MFN what it is, and are only shown."""
         self.ranges: tuple[Range, ...] = tuple(ranges)
+        self.labels = labels
         self._starts = [r.gfn for r in self.ranges]
 
     def find(self, gfn: int) -> Range | None:
@@ -115,6 +119,31 @@ class Physmap:
         return isinstance(other, Physmap) and self.ranges == other.ranges
 
     __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        """Return the ranges as lines; a labelled page has its own."""
+        return "\n".join(self.lines()) or "nothing is mapped"
+
+    def lines(self) -> list[str]:
+        """Return a line for each range, cut where a page has a label."""
+        parts = [part for r in self.ranges for part in self._parts(r)]
+        places = [f"{r.gfn:#x}" if r.pages == 1 else f"{r.gfn:#x}-{r.end - 1:#x}" for r in parts]
+        width = max(map(len, places), default=0)
+        return [
+            f"{place.ljust(width)}  mfn {r.mfn:#x}  {r.type} {r.permissions}  {self._remark(r)}"
+            for place, r in zip(places, parts, strict=True)
+        ]
+
+    def _parts(self, whole: Range) -> Iterator[Range]:
+        inside = [m for m in self.labels if whole.mfn <= m < whole.mfn + whole.pages]
+        edges = {whole.mfn, whole.mfn + whole.pages, *inside, *(m + 1 for m in inside)}
+        for start, end in pairwise(sorted(edges)):
+            yield whole._replace(gfn=whole.gfn + start - whole.mfn, mfn=start, pages=end - start)
+
+    def _remark(self, r: Range) -> str:
+        if r.mfn in self.labels:
+            return self.labels[r.mfn]
+        return "1 page" if r.pages == 1 else f"{r.pages} pages"
 
     def gfns_of(self, mfn: int) -> list[int]:
         """Return every GFN, in order, behind which is `mfn`."""

@@ -12,8 +12,12 @@ from harness.inspection.grants import GrantTable
 from harness.inspection.pages import FrameTable
 from harness.inspection.physmap import Physmap
 
+#: enum domain_dying (xen/include/xen/sched.h)
+LIVES = {0: "alive", 1: "dying", 2: "dead"}
+PAGES_PER_MIB = 256
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class DomainState:
     """One struct domain and what hangs from it."""
 
@@ -39,6 +43,22 @@ class DomainState:
         """What Xen calls it on its console."""
         return f"d{self.domid}"
 
+    def __repr__(self) -> str:
+        """Return one line on the domain."""
+        most = "" if self.max_pages >> 32 - 1 else f" of at most {self.max_pages}"
+        facts = [
+            LIVES.get(self.dying, f"is_dying {self.dying}"),
+            f"{self.tot_pages} pages{most} ({self.tot_pages / PAGES_PER_MIB:g} MiB)",
+            f"{self.vcpus} vCPU" + "s" * (self.vcpus != 1),
+            f"{self.xenheap_pages} xenheap pages",
+        ]
+        if self.pool_pages is not None:
+            facts.append(f"{self.pool_pages} in the P2M pool")
+        if self.grants is not None:
+            shared = [frame for frame in self.grants.frames if not frame.status]
+            facts.append(f"{len(shared)} of {self.grants.max_frames} grant frames")
+        return f"{self.name}  {', '.join([*facts, *self.unreadable])}"
+
     def shared_pages(self) -> dict[int, str]:
         """Return the pages Xen shares with this domain, by MFN, each with what it is."""
         names = {frame.mfn: frame.name for frame in self.grants.frames} if self.grants else {}
@@ -54,6 +74,14 @@ class DomainState:
         if self.shared_info is not None:
             recorded[self.shared_info] = self.shared_info_recorded
         return recorded
+
+    def labels(self) -> dict[int, str]:
+        """Return what each shared page is and where Xen believes it to be, by MFN."""
+        recorded = self.recorded_gfns()
+        return {
+            mfn: name + ("" if recorded[mfn] is None else f" (recorded {recorded[mfn]:#x})")
+            for mfn, name in self.shared_pages().items()
+        }
 
 
 @dataclass(frozen=True)
