@@ -51,6 +51,7 @@ class Setting:
     progress: Progress = quiet
     listener: Listener | None = None
     built: Callable[[Sequence[Build]], None] = lambda _: None  # told when all builds are there
+    watch: tuple[str, ...] = ()  # see Suite
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,7 @@ def _measure(
                 setting.output / directory_name(number, stages),
                 stages[number].again,
                 max(1, setting.jobs // len(numbers)),
+                setting.watch,
             )
             for number in numbers
         ]
@@ -158,6 +160,7 @@ def _compare(
             setting.selection.only(doubtful),
             setting.output / directory_name(side, stages) / f"repeat-{before}-{after}-{turn}",
             stages[side].again,
+            watch=setting.watch,
         )
         for side, turn in repeats
     ]

@@ -63,6 +63,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--no-lines", action="store_true", help="do not count the lines of Xen that run")
     add("--xenverify-output", metavar="DIR", help="keep logs and results here")
     add("--xenverify-again", metavar="COMMAND", default="", help="how a report says to repeat")
+    add("--xenverify-leave-out", metavar="FILE", help="do not run the cases whose ids are in it")
     add("--xenverify-events", metavar="FD", type=int, help="write results here as they come")
 
 
@@ -78,6 +79,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if listed := config.getoption("--xenverify-leave-out"):
+        left_out = set(Path(listed).read_text().splitlines())
+        config.hook.pytest_deselected(items=[item for item in items if item.nodeid in left_out])
+        items[:] = [item for item in items if item.nodeid not in left_out]
     homeless = not config.pluginmanager.has_plugin("xenverify-cases")
     if homeless and not config.getoption("collectonly") and any(map(needs_host, items)):
         raise pytest.UsageError("these cases need a Xen:  pytest testcases --xen debian:bookworm")

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from harness.errors import HarnessError, UsageError
 from harness.outcomes import CaseResult, SuiteResult, keyed
-from harness.reports.files import write_json
+from harness.reports.files import write_json, write_whole
 
 if TYPE_CHECKING:
     from harness.builds import Build
@@ -84,6 +84,8 @@ class Suite:
     directory: Path  # results.json, pytest.log, and a folder for each case
     again: str = ""
     workers: int = 1
+    watch: tuple[str, ...] = ()  # pytest's options on what to look at: --paranoid, --no-lines, ...
+    leave_out: tuple[str, ...] = ()  # ids of cases not to run
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,8 @@ class _Run:
     def result(self) -> SuiteResult:
         """Return the finished suite, written to its directory too."""
         status = self.process.wait()
+        if status == NO_TESTS_COLLECTED and self.suite.leave_out:
+            raise UsageError("no case is left to run: those there are do not reach the line")
         if status == NO_TESTS_COLLECTED:
             raise UsageError(
                 f"no case matches {' '.join(self.suite.selection.arguments())}",
@@ -231,6 +235,11 @@ def _command(suite: Suite, events: int) -> list[str]:
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     words += ["-p", "harness.pytest_plugin"]
     words += [f"{option}={value}" for option, value in options.items()]
+    words += suite.watch
+    if suite.leave_out:
+        path = suite.directory / "left-out.txt"
+        write_whole(path, "".join(f"{case}\n" for case in suite.leave_out))
+        words.append(f"--xenverify-leave-out={path}")
     if suite.workers > 1:  # one worker needs no xdist, and starts sooner without
         words += ["-p", "xdist.plugin", "-n", str(suite.workers)]
     return [*words, *suite.selection.arguments()]

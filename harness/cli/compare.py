@@ -28,6 +28,9 @@ def command(
     cc: opt.Compiler = None,
     no_sandbox: opt.NoSandbox = False,
     jobs: opt.Jobs = 0,
+    paranoid: opt.Paranoid = False,
+    no_tables: opt.NoTables = False,
+    no_lines: opt.NoLines = False,
     output: opt.Output = None,
     quiet: opt.Quiet = False,
 ) -> ExitCode:
@@ -50,6 +53,7 @@ def command(
     load_machine(machine)
     shared = opt.Shared(machine, release, tuple(kconfig or ()), cc, no_sandbox)
     options = shared.build_options()
+    watch = opt.watching(paranoid, no_tables, no_lines)
     console, cache = page(), default_cache()
     names = [before, after]
     if before == after or max(map(len, names)) > NAME_WIDTH:
@@ -64,7 +68,11 @@ def command(
         present.show_facts(console, facts)
         judgement = judge(
             [
-                Stage(name, tree, shlex.join(["xenverify", "run", *side.words(), *shared.words()]))
+                Stage(
+                    name,
+                    tree,
+                    shlex.join(["xenverify", "run", *side.words(), *shared.words(), *watch]),
+                )
                 for name, tree, side in zip(names, trees, sides, strict=True)
             ],
             Setting(
@@ -77,6 +85,7 @@ def command(
                 display.say,
                 display.hear,
                 lambda builds: present.show_builds(console, names, builds),
+                watch,
             ),
         )
         question = Question(names[0], names[1], tuple(facts), opt.repeating())

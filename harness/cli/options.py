@@ -71,6 +71,23 @@ Jobs = Annotated[
         "--jobs", "-j", min=0, help="Cores to use; 0: all there are.", rich_help_panel=_RUN
     ),
 ]
+Paranoid = Annotated[
+    bool,
+    typer.Option(
+        "--paranoid", help="Hold all rules against Xen's tables after every call.",
+        rich_help_panel=_RUN,
+    ),
+]  # fmt: skip
+NoTables = Annotated[
+    bool,
+    typer.Option("--no-tables", help="Do not look at Xen's tables.", rich_help_panel=_RUN),
+]
+NoLines = Annotated[
+    bool,
+    typer.Option(
+        "--no-lines", help="Do not count the lines of Xen that run.", rich_help_panel=_RUN
+    ),
+]
 Output = Annotated[
     Path | None,
     typer.Option("--output", "-o", metavar="DIR", help="For results: default ./xenverify-N."),
@@ -111,6 +128,12 @@ class Shared:
         words += [word for path in self.kconfig for word in ("--kconfig", str(path))]
         words += ["--cc", self.cc] if self.cc else []
         return words + ["--no-sandbox"] * self.no_sandbox
+
+
+def watching(paranoid: bool, no_tables: bool, no_lines: bool) -> tuple[str, ...]:
+    """Return the options that say the same again; pytest takes them by the same names."""
+    given = {"--paranoid": paranoid, "--no-tables": no_tables, "--no-lines": no_lines}
+    return tuple(option for option, is_given in given.items() if is_given)
 
 
 def cores(jobs: int) -> int:

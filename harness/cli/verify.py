@@ -36,6 +36,9 @@ def command(
     cc: opt.Compiler = None,
     no_sandbox: opt.NoSandbox = False,
     jobs: opt.Jobs = 0,
+    paranoid: opt.Paranoid = False,
+    no_tables: opt.NoTables = False,
+    no_lines: opt.NoLines = False,
     output: opt.Output = None,
     quiet: opt.Quiet = False,
 ) -> ExitCode:
@@ -65,6 +68,7 @@ def command(
     load_machine(machine)  # whatever is wrong with the command line shows before anything is built
     shared = opt.Shared(machine, release, tuple(kconfig or ()), cc, no_sandbox)
     options = shared.build_options()
+    watch = opt.watching(paranoid, no_tables, no_lines)
     stdin = opt.read_stdin(changes)
     console, cache = page(), default_cache()
     sides = ("with", "without") if reverse else ("without", "with")
@@ -82,7 +86,7 @@ def command(
         words = [change.before.words(), *[change.after.words()] * (len(names) - 1)]
         judgement = judge(
             [
-                Stage(name, tree, shlex.join(["xenverify", "run", *side, *shared.words()]))
+                Stage(name, tree, shlex.join(["xenverify", "run", *side, *shared.words(), *watch]))
                 for name, (_, tree), side in zip(names, stages, words, strict=True)
             ],
             Setting(
@@ -95,6 +99,7 @@ def command(
                 display.say,
                 display.hear,
                 lambda builds: present.show_builds(console, names, builds),
+                watch,
             ),
         )
         command = opt.repeating(dict(zip(changes, named, strict=True)))
