@@ -3,8 +3,8 @@
 Comes in: how many, or a Dask scheduler's address, or SSH hosts. Goes out: `Workers`, to which tasks
 are submitted. Refuses to know: what a task is about.
 
-Everything that goes to SSH hosts goes through SSH: the scheduler and each worker listen on the
-loopback only, under port numbers that mean the same on both sides of the tunnel.
+Everything that goes to SSH hosts goes through SSH: the scheduler and each worker listen on their
+loopback only, and know each other by ports that a tunnel leads to the other side.
 """
 
 from __future__ import annotations
@@ -187,6 +187,7 @@ def dask(address: str) -> Iterator[Workers]:
 def ssh(hosts: list[str], python: str = sys.executable) -> Iterator[Workers]:
     """Give one worker on each host, which must have the harness under the same `python`."""
     import distributed
+    import paramiko
     from fabric import Connection
 
     start: Any = distributed.LocalCluster
@@ -194,17 +195,22 @@ def ssh(hosts: list[str], python: str = sys.executable) -> Iterator[Workers]:
         cluster = stack.enter_context(start(n_workers=0, host="127.0.0.1", dashboard_address=None))
         scheduler = int(cluster.scheduler_address.rpartition(":")[2])
         for host in hosts:
-            port = _free_port()
+            theirs, contact, listening = (_free_port() for _ in range(3))
             connection = stack.enter_context(Connection(host))
+            # As ssh does it, and not as fabric: a host whose key is not known is not talked to.
+            connection.client.load_system_host_keys()
+            connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
             try:
                 connection.open()
-                stack.enter_context(connection.forward_remote(scheduler, local_port=scheduler))
-                stack.enter_context(connection.forward_local(port, remote_port=port))
+                stack.enter_context(connection.forward_remote(theirs, local_port=scheduler))
+                stack.enter_context(connection.forward_local(contact, remote_port=listening))
                 words = [
                     python, "-m", "distributed.cli.dask_worker",
-                    f"tcp://127.0.0.1:{scheduler}", "--host", "127.0.0.1",
-                    "--worker-port", str(port), "--nthreads", "1", "--no-nanny",
-                    "--no-dashboard", "--name", host, "--death-timeout", "60",
+                    f"tcp://127.0.0.1:{theirs}",
+                    "--listen-address", f"tcp://127.0.0.1:{listening}",
+                    "--contact-address", f"tcp://127.0.0.1:{contact}",
+                    "--nthreads", "1", "--no-nanny", "--no-dashboard",
+                    "--name", host, "--death-timeout", "60",
                 ]  # fmt: skip
                 # With a terminal, the worker is hung up on when the connection ends.
                 connection.run(shlex.join(words), asynchronous=True, pty=True, hide=True)
@@ -220,7 +226,7 @@ def ssh(hosts: list[str], python: str = sys.executable) -> Iterator[Workers]:
 def _once_all_there(cluster: Any, hosts: list[str], python: str) -> str:
     deadline = time.monotonic() + 3 * SECONDS_TO_CONNECT
     while time.monotonic() < deadline:
-        names = {str(worker["name"]) for worker in cluster.scheduler_info["workers"].values()}
+        names = {str(worker.name) for worker in cluster.scheduler.workers.values()}
         if names >= set(hosts):
             return str(cluster.scheduler_address)
         time.sleep(0.1)
