@@ -22,7 +22,7 @@ from threading import Event
 from harness import kconfig
 from harness.buildlog import decisive_lines, ran_out_of_room
 from harness.cache import NEVER, Cache, Cancelled, DamagedEntryError
-from harness.errors import BuildError, UsageError
+from harness.errors import BuildError, HarnessError, UsageError
 from harness.programs import require
 from harness.progress import Progress, quiet
 from harness.sandbox import Sandbox
@@ -33,7 +33,11 @@ from harness.xenbinary import NotXenError, identify
 # Raised whenever the same inputs would give other files than before.
 RECIPE = 3
 # File of the entry: where the build leaves it.
-PRODUCTS = {"xen": "xen/xen", "xen-syms": "xen/xen-syms", "config": "xen/.config"}
+PRODUCTS = {
+    "xen": Path("xen/xen"),
+    "xen-syms": Path("xen/xen-syms"),
+    "config": Path("xen/.config"),
+}
 LOG = "build.log"
 RECORD = "build.json"
 # What Xen would otherwise say of time and place; equal sources must give equal bytes.
@@ -227,13 +231,13 @@ class _Job:
         with self._cache.scratch("build") as source:
             sandbox = self._sandbox(source)
             sandbox.check()
-            self._tree.checkout(source)
+            self._checkout(source)
             started = time.monotonic()
             self._configure(sandbox, directory / LOG)
             self._run_make(sandbox, directory / LOG, f"-j{len(os.sched_getaffinity(0))}")
             seconds = time.monotonic() - started
             for name, product in PRODUCTS.items():
-                _take(source, product, directory / name)
+                shutil.copyfile(_own_file(source, product), directory / name)
         try:
             found = identify(directory / "xen-syms")
         except NotXenError as error:
@@ -268,13 +272,25 @@ class _Job:
             confined=self._options.sandbox,
         )
 
+    def _checkout(self, source: Path) -> None:
+        try:
+            self._tree.checkout(source)
+        except HarnessError:
+            if self._cache.is_full():  # git does not say why it cannot write
+                raise self._cache.full() from None
+            raise
+
     def _configure(self, sandbox: Sandbox, log: Path) -> None:
         """Make .config from Xen's defconfig and the wishes, and see that they took."""
-        config = sandbox.directory / "xen" / ".config"
-        defconfig = (sandbox.directory / self._toolchain.defconfig).read_text()
+        source = sandbox.directory
+        config = source / PRODUCTS["config"]
+        defconfig = _own_file(source, self._toolchain.defconfig).read_text()
+        config.unlink(missing_ok=True)  # a tree may have a link there
         config.write_text(kconfig.merge(defconfig, self._wishes))
         self._run_make(sandbox, log, "olddefconfig")
-        kconfig.check(config.read_text(), self._wishes, self._tree.label)
+        kconfig.check(
+            _own_file(source, PRODUCTS["config"]).read_text(), self._wishes, self._tree.label
+        )
         os.utime(config, (EPOCH, EPOCH))  # gzip of Xen 4.14 puts the time into the binary
 
     def _run_make(self, sandbox: Sandbox, log: Path, goal: str) -> None:
@@ -289,7 +305,7 @@ class _Job:
             )
         if status != 0:
             text = log.read_text(errors="replace")
-            if ran_out_of_room(text):
+            if ran_out_of_room(text) or self._cache.is_full():
                 raise self._cache.full()
             kept = self._cache.root / "failed-builds" / f"{self.key}.log"
             kept.parent.mkdir(exist_ok=True)
@@ -330,17 +346,23 @@ class _Job:
         }
         if sandbox.ccache_inside is not None:
             environment["CCACHE_DIR"] = str(sandbox.ccache_inside)
+            environment["CCACHE_MAXSIZE"] = "2G"
             if not sandbox.ccache_writable:
                 environment |= {"CCACHE_READONLY": "1", "CCACHE_TEMPDIR": "/tmp"}
         return environment
 
 
-def _take(source: Path, product: str, destination: Path) -> None:
-    """Copy a file that a build left; the build may have put a link or a pipe in its place."""
-    path = source / product
-    if path.resolve() != source.resolve() / product or not stat.S_ISREG(path.lstat().st_mode):
-        raise BuildError(f"the build leaves no file {product}, but something else in its place")
-    shutil.copyfile(path, destination)
+def _own_file(source: Path, name: Path) -> Path:
+    """Return the path of a file below `source`; raises BuildError if that is not where it leads.
+
+    Trees and builds are other people's: they may have links to the user's files, or pipes.
+    """
+    path = source / name
+    if path.resolve() != source.resolve() / name or not path.exists():
+        raise BuildError(f"there is no file {name} in the source, but something else or nothing")
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise BuildError(f"{name} is no file")
+    return path
 
 
 def _check(directory: Path) -> None:

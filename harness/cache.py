@@ -38,6 +38,7 @@ MAKING = ".making-"
 # Errors that mean "no room": a full disk, a quota, a file size limit.
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS}
+LITTLE_ROOM = 8 << 20  # bytes; a compiler that fails for want of room removes what it wrote
 LOCK_POLL_SECONDS = 0.05
 
 # Set by a caller whose work is no longer wanted: waiting for a lock ends with Cancelled.
@@ -253,6 +254,10 @@ class Cache:
                     advice="Set XENVERIFY_CACHE to a directory of your own.",
                 ) from error
             raise
+
+    def is_full(self) -> bool:
+        """Say whether so little room is left that a failure must be put down to it."""
+        return shutil.disk_usage(self.root).free < LITTLE_ROOM
 
     def full(self) -> HarnessError:
         """Return the error that says that the cache's file system has no room."""
