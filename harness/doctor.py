@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.cache import default_cache
+from harness.coverage.plugin import plugin
+from harness.errors import HarnessError
 from harness.programs import PACKAGES
 
 MODULES = ("drgn", "elftools", "libfdt", "pexpect", "pytest", "qemu.qmp", "rich", "xdist")
@@ -38,7 +40,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look at everything the harness needs from this machine."""
-    return [*_programs(), *_modules(), *_python(), *_sandbox(), *_room(), *_system()]
+    return [*_programs(), *_modules(), *_python(), *_sandbox(), *_plugin(), *_room(), *_system()]
 
 
 def apt_line(findings: list[Finding]) -> str:
@@ -85,6 +87,15 @@ def _sandbox() -> Iterator[Finding]:
     said = tried.stderr.strip().splitlines()
     detail = "" if works else f"{said[-1] if said else 'bwrap failed'}; --no-sandbox goes without"
     yield Finding("bubblewrap may make namespaces", works, detail)
+
+
+def _plugin() -> Iterator[Finding]:
+    try:
+        plugin(default_cache())
+        reason = ""
+    except HarnessError as error:
+        reason = "; ".join([error.message, *error.evidence])
+    yield Finding("QEMU that counts lines of Xen", not reason, reason, optional=True)
 
 
 def _room() -> Iterator[Finding]:

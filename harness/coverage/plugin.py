@@ -57,6 +57,16 @@ def plugin(cache: EntryStore) -> Path:
     return cache.entry("plugins", key, make) / "coverage.so"
 
 
+def main() -> None:
+    """Build the plugin ahead, as ci/setup does; exit code 1 and a sentence if that cannot be."""
+    from harness.cache import default_cache
+
+    try:
+        plugin(default_cache())
+    except HarnessError as error:
+        raise SystemExit("\n".join([error.message, *error.evidence])) from None
+
+
 def arguments(library: Path, low: int, high: int, counters: str) -> list[str]:
     """Return QEMU's arguments to count what runs from `low` up to `high` into `counters`."""
     path = str(library).replace(",", ",,")
