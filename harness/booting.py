@@ -18,7 +18,7 @@ from harness.errors import HarnessError
 from harness.hosts import BootableXen, Host, Probe
 from harness.inspection import Inspector
 from harness.machines import Machine
-from harness.scenarios import DomainPlan, Scenario
+from harness.scenarios import LINUX, DomainPlan, Scenario
 
 AGENT_SECONDS = 20.0
 IDLE_DOM0 = "idle"
@@ -118,6 +118,10 @@ def boot(
     Its logs are left in `directory`. Raises what Host raises, XenHung if an agent does not come up.
     """
     cache = cache or default_cache()
+    if scenario.dom0 is not None and scenario.dom0.name == LINUX:
+        from harness.linux_dom0.machine import boot as boot_linux  # paramiko and all
+
+        return boot_linux(build, machine, scenario, directory, cache, probe=probe)
     return Booted(
         build, machine, scenario, directory, kernel=agent.image(cache), cache=cache, probe=probe
     )

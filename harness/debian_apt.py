@@ -1,7 +1,8 @@
-"""Debian suites in, the source packages they hold out; and downloads of their files.
+"""Debian suites in, the packages they hold out; and downloads of their files.
 
-Comes in: names of suites. Goes out: `SourcePackage` values whose hashes come from indexes that apt
-has verified, and downloaded files with those hashes. Refuses to know: what is done with them.
+Comes in: names of suites. Goes out: `SourcePackage` and `BinaryPackage` values whose hashes come
+from indexes that apt has verified, and downloaded files with those hashes. Refuses to know: what is
+done with them.
 
 apt itself does all of the fetching and verifying, with private lists and configuration in a scratch
 directory: nothing of the system's apt is changed, and no root is needed. The mirrors, and how to
@@ -37,6 +38,22 @@ class SourcePackage:
     format: str  # "3.0 (quilt)"
     directory: str  # URI
     files: dict[str, str]  # name of a tarball: its SHA256
+
+
+@dataclass(frozen=True)
+class BinaryPackage:
+    """One version of a binary package, as a suite's index describes it."""
+
+    name: str
+    version: str
+    path: str  # in its archive: "pool/…"; of the security archive if "pool/updates/…"
+    size: int  # bytes
+    sha256: str
+
+    @property
+    def file(self) -> str:
+        """Return the name of its file."""
+        return self.path.rpartition("/")[2]
 
 
 class NotOnMirrorError(Exception):
@@ -88,9 +105,11 @@ def _configured_sources(apt_get: Path) -> list[tuple[str, str]]:
 class Apt:
     """apt with its lists and configuration in `directory`, an empty scratch directory."""
 
-    def __init__(self, directory: Path, mirrors: Mirrors) -> None:
+    def __init__(self, directory: Path, mirrors: Mirrors, architecture: str | None = None) -> None:
+        """`architecture` is that of binary packages; None means this machine's."""
         self.directory = directory
         self.mirrors = mirrors
+        self._architecture = architecture
         self._environment = {"LC_ALL": "C", "APT_CONFIG": str(self._write_configuration())}
 
     def packages(
@@ -126,21 +145,70 @@ class Apt:
 
         Raises NotOnMirrorError where a mirror has the index and not the file.
         """
-        path = directory / name
         uri = f"{package.directory}/{name}"
-        done = self._run([HELPER, "download-file", uri, path, f"SHA256:{package.files[name]}"])
+        return self._download(uri, package.files[name], directory / name)
+
+    def download_binary(self, package: BinaryPackage, directory: Path) -> Path:
+        """Download a binary package into `directory`, verified by its hash.
+
+        Raises NotOnMirrorError where the mirror has it no more.
+        """
+        of_security = package.path.startswith("pool/updates/") and self.mirrors.security is not None
+        mirror = self.mirrors.security if of_security else self.mirrors.main
+        uri = f"{(mirror or '').rstrip('/')}/{package.path}"
+        return self._download(uri, package.sha256, directory / package.file)
+
+    def fetch_binary_indexes(self, suite: str) -> None:
+        """Fetch what `suite` and its security updates hold; raises HarnessError if it cannot."""
+        sources = self._source(self.mirrors.main, suite, "deb")
+        if self.mirrors.security is not None:
+            sources += self._source(self.mirrors.security, suite + SECURITY, "deb")
+        (self.directory / "sources.list").write_text(sources)
+        update = self._run(["apt-get", "update", "--error-on=any"])
+        if update.returncode != 0:
+            said = [line for line in update.stderr.splitlines() if line[:2] in ("E:", "W:")]
+            raise HarnessError(
+                f"Debian's {suite} cannot be looked up", evidence=said, advice="Is the network up?"
+            )
+
+    def closure(self, names: Sequence[str]) -> list[str]:
+        """Return the names of everything that installing `names` on an empty system installs."""
+        command = ["apt-get", "install", "--simulate", "--yes", "--no-install-recommends", *names]
+        done = self._run(command)
+        if done.returncode != 0:
+            raise HarnessError("Debian's packages do not fit", evidence=done.stderr.splitlines())
+        return re.findall(r"(?m)^Inst (\S+) ", done.stdout)
+
+    def binary_packages(self, names: Sequence[str]) -> list[BinaryPackage]:
+        """Return the newest version of each of `names` that the fetched indexes have."""
+        from debian.deb822 import Packages
+
+        text = self._run(["apt-cache", "show", "--no-all-versions", *names]).stdout
+        return [
+            BinaryPackage(
+                stanza["Package"],
+                stanza["Version"],
+                stanza["Filename"],
+                int(stanza["Size"]),
+                stanza["SHA256"],
+            )
+            for stanza in Packages.iter_paragraphs(text, use_apt_pkg=False)
+        ]
+
+    def _download(self, uri: str, sha256: str, path: Path) -> Path:
+        done = self._run([HELPER, "download-file", uri, path, f"SHA256:{sha256}"])
         if done.returncode == 0:
             return path
         said = [line for line in done.stderr.splitlines() if line.startswith("E:")]
         if any(" 404 " in line for line in said):
-            raise NotOnMirrorError(name)
+            raise NotOnMirrorError(path.name)
         raise HarnessError(
-            f"Debian's {name} cannot be downloaded", evidence=said, advice="Is the network up?"
+            f"Debian's {path.name} cannot be downloaded", evidence=said, advice="Is the network up?"
         )
 
-    def _source(self, uri: str, suite: str) -> str:
+    def _source(self, uri: str, suite: str, kind: str = "deb-src") -> str:
         signed = f"[signed-by={KEYRING}] " if KEYRING.exists() else ""
-        return f"deb-src {signed}{uri} {suite} main\n"
+        return f"{kind} {signed}{uri} {suite} main\n"
 
     def _write_configuration(self) -> Path:
         """Write a configuration that takes from the system's only how to acquire files."""
@@ -162,6 +230,9 @@ class Apt:
             "Dir::State": state,
             "Dir::State::status": os.devnull,
         }
+        if self._architecture is not None:
+            private |= {"APT::Architecture": self._architecture}
+            private |= {"APT::Architectures": self._architecture}
         path = self.directory / "apt.conf"
         lines = [*acquire, *(f'{name} "{value}";' for name, value in private.items())]
         path.write_text("\n".join(lines) + "\n")

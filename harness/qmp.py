@@ -29,6 +29,8 @@ class Monitor:
     """QEMU's monitor. It connects in the background, for a boot must not wait for it."""
 
     def __init__(self, connection: socket.socket) -> None:
+        self.patience = SECONDS
+        """How long to wait for QEMU's answer; saving a machine's state takes it a while."""
         self._socket = connection
         self._client = QMPClient("xenverify")
         self._events = EventListener(names="SHUTDOWN")
@@ -39,8 +41,8 @@ class Monitor:
         """Run one QMP command; underscores in names of arguments stand for dashes."""
         named = {name.replace("_", "-"): value for name, value in arguments.items()}
         try:
-            self._connected.result(SECONDS)
-            return self._start(self._client.execute(command, named or None)).result(SECONDS)
+            self._connected.result(self.patience)
+            return self._start(self._client.execute(command, named or None)).result(self.patience)
         except (QMPError, TimeoutError, OSError) as problem:
             raise HarnessError(f"QEMU's monitor does not do {command!r}: {problem}") from problem
 

@@ -17,6 +17,8 @@ from harness.machines import Machine
 # Xen 4.12 brought dom0less; 4.16 (commit 20f0f0dc1d) made a dom0 beside it optional.
 FIRST_DOM0LESS = (4, 12)
 FIRST_WITHOUT_DOM0 = (4, 16)
+# The name of a plan whose kernel is Debian's, with a root file system of ours.
+LINUX = "linux"
 # What Xen itself, its heap and the frame table take beside the domains, generously.
 XEN_MIB = 96
 
@@ -124,6 +126,8 @@ _ALL = (
     Scenario("two_domus", domus=(DomainPlan(), DomainPlan())),
     Scenario("dom0", dom0=DomainPlan()),
     Scenario("dom0_and_domu", dom0=DomainPlan(), domus=(DomainPlan(),)),
+    # Slower to boot than the others by far, and driven over SSH: see harness/linux_dom0.
+    Scenario("linux_dom0", dom0=DomainPlan(memory_mib=512, name=LINUX)),
 )
 SCENARIOS = {scenario.name: scenario for scenario in _ALL}
 DEFAULT = SCENARIOS["domu"]
