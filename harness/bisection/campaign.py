@@ -8,7 +8,7 @@ All cases are searched for together: one look at a commit serves every search th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -54,6 +54,7 @@ class Finding:
     criterion: Criterion
     answer: Answer
     steps: tuple[tuple[str, Seen], ...]  # every commit that was looked at, in order
+    twins: Mapping[str, str]  # of these: the same binary as that of an earlier one, or of an end
     bad: Sample  # of the answer's first commit
     good: tuple[Sample, ...]  # of those just before the suspects that were looked at
     revert: Revert | None = None  # None: no single commit to take out
@@ -241,7 +242,18 @@ class Campaign:
             if (seen := search.seen.get(sample.commit)) is not None and seen.mark is Mark.GOOD
         )
         revert = self._revert(criterion, answer) if answer.certain else None
-        return Finding(criterion, answer, steps, bad, good, revert)
+        twins = self._twins([*ends, *(commit for commit, _ in steps)])
+        return Finding(criterion, answer, steps, twins, bad, good, revert)
+
+    def _twins(self, commits: Iterable[str]) -> dict[str, str]:
+        """Return the commits whose binary an earlier one of these has as well, with that one."""
+        first: dict[str, str] = {}
+        found = {}
+        for commit in commits:
+            sample = self.laboratory.known(commit)
+            if sample is not None and sample.fingerprint:
+                found[commit] = first.setdefault(sample.fingerprint, commit)
+        return {commit: other for commit, other in found.items() if commit != other}
 
     def _revert(self, criterion: Criterion, answer: Answer) -> Revert:
         """Take the commit out of the new end, and look what that is like."""

@@ -155,6 +155,7 @@ class Laboratory:
         problem = future.exception()
         if problem is None:
             sample = future.result()
+            self._check(sample, need)
             self._count(sample)
             source = self._source(need.commit) + need.variant
             self._known[source] = self.memory.keep(source, sample)
@@ -165,6 +166,15 @@ class Laboratory:
         faults = self._faults[need.commit] = self._faults.get(need.commit, 0) + 1
         if faults > RETRIES:
             raise self._given_up(need, problem)
+
+    def _check(self, sample: Sample, need: Need) -> None:
+        """Raise HarnessError if a case was not run at all: it would be asked for for ever."""
+        missing = [case for case in need.cases if not sample.runs(case)]
+        if sample.reached is Reached.RAN and missing:
+            raise HarnessError(
+                f"on {self.history.describe(need.commit)} the case {missing[0]} did not run",
+                advice="Do its name or parameters depend on the Xen it runs on?",
+            )
 
     def _given_up(self, need: Need, problem: BaseException) -> XenverifyError:
         if isinstance(problem, XenverifyError):

@@ -182,7 +182,9 @@ def _steps(finding: Finding, history: History) -> Iterator[str]:
         what = history.describe(commit)
         yield f"    {what.id[:10]}  {MARKED[seen.mark]:<8} {_shorten(what.subject, 76)}"
         if seen.mark is Mark.SKIP:
-            yield f"{'':24}{_shorten(seen.reason, 72)}"
+            yield f"{'':26}{_shorten(seen.reason, 72)}"
+        if commit in finding.twins:
+            yield f"{'':26}the same binary as {finding.twins[commit][:10]}"
 
 
 def _evidence(finding: Finding, history: History) -> Iterator[str]:
@@ -327,7 +329,12 @@ def _finding(finding: Finding, context: Context) -> dict[str, Any]:
         "below": list(answer.below),
         "inherited": list(answer.inherited),
         "steps": [
-            _commit(history.describe(commit)) | {"mark": MARKED[step.mark], "why": step.reason}
+            _commit(history.describe(commit))
+            | {
+                "mark": MARKED[step.mark],
+                "why": step.reason,
+                "same_binary_as": finding.twins.get(commit),
+            }
             for commit, step in finding.steps
         ],
         "before": [_sample(sample) for sample in finding.good],

@@ -68,7 +68,7 @@ class Local:
     def submit(self, work: Work, task: Task) -> Future[Sample]:
         """Have `work(task)` done in a process that has nothing else to do."""
         pool = self._idle.pop() if self._idle else self._pool()
-        future = pool.submit(work, task)
+        future = pool.submit(_to_the_end, work, task)
         future.add_done_callback(partial(self._done, pool))
         return future
 
@@ -109,6 +109,14 @@ def _begin() -> None:
         raise SystemExit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)
+
+
+def _to_the_end(work: Work, task: Task) -> Sample:
+    """Do the work; once it is unwound, a process that was told to leave does not wait for more."""
+    try:
+        return work(task)
+    except SystemExit:
+        os._exit(1)
 
 
 def _leave(signum: int, frame: object) -> None:
