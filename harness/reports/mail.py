@@ -15,6 +15,8 @@ from harness.reports.table import rest, tally
 from harness.verdicts import CaseVerdict, Comparison, Question, Verdict
 
 WIDTH = 72
+# Of the changed lines that never ran: as many as a reader of the list goes through.
+MOST_NAMED = 24
 TOLD = (Verdict.REGRESSED, Verdict.FIXED, Verdict.FLAKY, Verdict.STILL_FAILING)
 
 
@@ -34,7 +36,7 @@ def compose(question: Question, comparison: Comparison, lines_ran: Lines | None 
         lines += _lines(lines_ran)
     if comparison.errors:
         lines += ["", *_wrap("Not judged, by a fault of the harness or its machine:")]
-        lines += [line for case in comparison.errors for line in _wrap(case.id, 2)]
+        lines += [line for case in comparison.errors for line in _case(case.id, 2)]
     lines += ["", "To repeat:", "", *_command(question.command)]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
@@ -47,7 +49,7 @@ def compose_steps(names: Sequence[str], steps: Sequence[Comparison]) -> str:
         lines += [
             line
             for case in step.with_verdict(Verdict.REGRESSED)
-            for line in _wrap(f"regressed: {case.id}", 4)
+            for line in _case(f"regressed: {case.id}", 4)
         ]
     return "\n".join(lines) + "\n"
 
@@ -95,7 +97,7 @@ def _told(verdict: Verdict, cases: list[CaseVerdict], question: Question) -> Ite
     yield f"{verdict.capitalize()}:"
     for case in cases:
         yield ""
-        yield from _wrap(case.id, 2)
+        yield from _case(case.id, 2)
         for name, result in ((question.before, case.before), (question.after, case.after)):
             yield from _wrap(f"{name}: {_said(result)}", 4)
         if case.note:
@@ -124,8 +126,10 @@ def _lines(ran: Lines | None) -> Iterator[str]:
     yield from _wrap(ran.summary, 2)
     if len(ran.never_ran) > NEVER_NAMED_IN_SUMMARY:
         yield ""
-        for line in ran.never_ran:
+        for line in ran.never_ran[:MOST_NAMED]:
             yield from _wrap(f"never ran: {line}", 4)
+        if (more := len(ran.never_ran) - MOST_NAMED) > 0:
+            yield from _wrap(f"and {more} more, which verdict.json names", 4)
 
 
 def _said(result: CaseResult | None) -> str:
@@ -142,6 +146,11 @@ def _wrap(text: str, indent: int = 0) -> list[str]:
         subsequent_indent=" " * (indent + 2 if indent else 0),
         break_on_hyphens=False,
     )
+
+
+def _case(text: str, indent: int) -> list[str]:
+    """A case's id: what does not fit on the line begins the next at its "::", to be read whole."""
+    return _wrap(text.replace("::", " ::"), indent)
 
 
 def _command(command: str) -> list[str]:
