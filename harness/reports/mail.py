@@ -150,7 +150,8 @@ def _wrap(text: str, indent: int = 0) -> list[str]:
 
 def _case(text: str, indent: int) -> list[str]:
     """A case's id: what does not fit on the line begins the next at its "::", to be read whole."""
-    return _wrap(text.replace("::", " ::"), indent)
+    whole = " " * indent + text
+    return [whole] if len(whole) <= WIDTH else _wrap(text.replace("::", " ::"), indent)
 
 
 def _command(command: str) -> list[str]:
