@@ -11,7 +11,7 @@ import contextlib
 import queue
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
@@ -43,6 +43,8 @@ class Stands(Generic[Stand]):
         # A daemon: a boot that hangs must not keep an interrupted run alive. QEMU dies with it.
         self._thread = threading.Thread(target=self._serve, name="boot-ahead", daemon=True)
         self._thread.start()
+        self._ends = ThreadPoolExecutor(max_workers=1, thread_name_prefix="end")
+        self._ending: list[Future[None]] = []
 
     def __enter__(self) -> Self:
         return self
@@ -73,7 +75,7 @@ class Stands(Generic[Stand]):
         self._work.put(work)
 
     def take(self, key: str) -> Stand:
-        """Return the stand for `key`, waiting for its boot; the caller closes it.
+        """Return the stand for `key`, waiting for its boot; the caller releases it.
 
         Raises whatever the boot raised. Once Xen itself failed to boot several times in a row, it
         is not tried again: the last failure is raised at once.
@@ -94,6 +96,11 @@ class Stands(Generic[Stand]):
         last = self._failures[-1]
         return type(last)(f"{last} (in {len(self._failures)} boots; not tried again)")
 
+    def release(self, stand: Stand) -> None:
+        """Close a stand that was taken, while its owner goes on."""
+        self._ending = [end for end in self._ending if not end.done()]
+        self._ending.append(self._ends.submit(_close, stand))
+
     def discard_but(self, wanted: str = "") -> None:
         """Close every stand that nobody took, except the one for the key `wanted`."""
         for key in self._ahead.keys() - {wanted}:
@@ -108,6 +115,8 @@ class Stands(Generic[Stand]):
         self.discard_but()
         self._work.put(None)
         self._thread.join(SECONDS_TO_LET_GO)
+        wait(self._ending, SECONDS_TO_LET_GO)
+        self._ends.shutdown(wait=False)
 
     def _serve(self) -> None:
         while (work := self._work.get()) is not None:
@@ -116,5 +125,9 @@ class Stands(Generic[Stand]):
 
 def _close_result(future: Future[Stand]) -> None:
     if future.exception() is None:
-        with contextlib.suppress(HarnessError):
-            future.result().close()
+        _close(future.result())
+
+
+def _close(stand: Closable) -> None:
+    with contextlib.suppress(HarnessError):
+        stand.close()
