@@ -20,6 +20,8 @@ from harness.coverage.plugin import NoCoverage, arguments
 
 INSTRUCTION = 4  # bytes, on arm64
 COUNTER = 8  # bytes
+BLOCK = 4096  # bytes of counters looked at together
+NOTHING = bytes(BLOCK)
 TO_FLAG = bytes([0] + [1] * 255)
 MAGIC = b"xenverify ran 1\n"
 
@@ -95,17 +97,27 @@ class Counters:
         self.arguments = tuple(arguments(library, low, high, f"/proc/self/fd/{self.fd}"))
 
     def ran(self) -> Ran:
-        """Return what ran since the start or the last `clear`; 3 ms for all of Xen's text.
+        """Return what ran since the start or the last `clear`; 1 to 5 ms for all of Xen's text.
 
-        Byte n of every counter at once, as one big integer: a loop over counters takes three times
-        as long.
+        Most blocks are all zero. Of the others byte n of every counter is taken at once, as one big
+        integer: a loop over counters takes three times as long.
         """
-        counts = self._map[:]
+        blocks = {}
+        for start in range(0, len(self._map), BLOCK):
+            block = self._map[start : start + BLOCK]
+            if block != NOTHING[: len(block)]:
+                blocks[start] = block
+        counts = b"".join(blocks.values())
         joined = 0
         for byte in range(COUNTER):
             joined |= int.from_bytes(counts[byte::COUNTER], "little")
-        flags = joined.to_bytes(len(counts) // COUNTER, "little")
-        return Ran(self.low, flags.translate(TO_FLAG))
+        found = joined.to_bytes(len(counts) // COUNTER, "little").translate(TO_FLAG)
+        flags, position = bytearray(len(self._map) // COUNTER), 0
+        for start, block in blocks.items():
+            size = len(block) // COUNTER
+            flags[start // COUNTER : start // COUNTER + size] = found[position : position + size]
+            position += size
+        return Ran(self.low, bytes(flags))
 
     def clear(self) -> None:
         """Begin to count anew, while the machine runs or not."""
