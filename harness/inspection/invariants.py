@@ -50,9 +50,11 @@ class Violation:
 
     def __str__(self) -> str:
         """Return one line for a report."""
+        page = "" if self.mfn is None else f"mfn {self.mfn:#x}"
+        which = f" ({page})" if page and page not in self.what else ""
         after = f", after {self.operation}" if self.operation else ""
         known = f" (known: {self.label})" if self.label else ""
-        return f"{self.what}{after} [{self.rule}]{known}"
+        return f"{self.what}{which}{after} [{self.rule}]{known}"
 
 
 class Mapped(NamedTuple):
