@@ -72,7 +72,10 @@ def main(arguments: list[str] | None = None) -> int:
     # git takes 1 to 127 for an answer about a commit
     code = bisect_step.for_git if given[:1] == ["bisect-step"] else int
     try:
-        return int(app(given or ["--help"], standalone_mode=False) or ExitCode.OK)
+        status = int(app(given or ["--help"], standalone_mode=False) or ExitCode.OK)
+        if status == ExitCode.INTERRUPTED:  # what typer makes of Ctrl-C
+            raise KeyboardInterrupt
+        return status
     except (KeyboardInterrupt, typer.Abort):
         return _tell("interrupted; nothing is left behind", code(ExitCode.INTERRUPTED))
     except XenverifyError as error:

@@ -16,6 +16,7 @@ from harness.coverage.verdict import Lines
 from harness.outcomes import CaseResult, Outcome, SuiteResult
 from harness.reports import table, tables
 from harness.reports.failure import headline, tell
+from harness.reports.mail import compiler_name
 from harness.verdicts import Comparison, Question, Verdict
 
 LABEL_WIDTH = 9
@@ -68,7 +69,7 @@ def build_line(build: Build) -> str:
         debug,
         build.options.arch,
         sandbox,
-        build.compiler,
+        compiler_name(build.compiler),
     )
     return "  ".join(parts)
 
@@ -100,7 +101,8 @@ def show_comparison(
     if more := table.rest(comparison):
         console.print(more)
     worse = [case.after for case in comparison.with_verdict(Verdict.REGRESSED) if case.after]
-    show_failures(console, [*worse, *comparison.errors])
+    errors = {case.id: case for case in comparison.errors}  # often the same on both sides
+    show_failures(console, [*worse, *errors.values()])
     console.print()
     _show_insight(console, question, comparison, lines)
     style = CONCLUSION_STYLES.get(comparison.conclusion, "bold")

@@ -70,7 +70,8 @@ def _ways_on(case: CaseResult) -> Iterator[str]:
     shown = said[:CONSOLE_LINES_SHOWN]
     if left_out > 0:
         shown.append(f"... {left_out} more lines in console.log")
-    yield from _block("Xen said" if case.outcome.blames_xen else "because", shown or ["nothing"])
+    label, silence = ("Xen said", ["nothing"]) if case.outcome.blames_xen else ("because", [])
+    yield from _block(label, shown or silence)
     if case.again:
         yield from _block("again", [case.again])
     if case.directory:

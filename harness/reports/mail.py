@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -36,7 +37,8 @@ def compose(question: Question, comparison: Comparison, lines_ran: Lines | None 
         lines += _lines(lines_ran)
     if comparison.errors:
         lines += ["", *_wrap("Not judged, by a fault of the harness or its machine:")]
-        lines += [line for case in comparison.errors for line in _case(case.id, 2)]
+        failed = dict.fromkeys(case.id for case in comparison.errors)
+        lines += [line for case in failed for line in _case(case, 2)]
     lines += ["", "To repeat:", "", *_command(question.command)]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
@@ -56,7 +58,10 @@ def compose_steps(names: Sequence[str], steps: Sequence[Comparison]) -> str:
 
 def _facts(question: Question, comparison: Comparison) -> Iterator[str]:
     builds = ((question.before, comparison.before), (question.after, comparison.after))
-    facts = [*question.facts, *((name, describe_build(suite.build)) for name, suite in builds)]
+    facts = [
+        *question.facts,
+        *(("built", f"{name}: {describe_build(suite.build)}") for name, suite in builds),
+    ]
     machine = f"{comparison.after.machine} (QEMU), every case on a freshly booted Xen"
     facts.append(("machine", machine))
     width = max(len(name) for name, _ in facts) + 2
@@ -80,14 +85,19 @@ def describe_build(build: dict[str, Any]) -> str:
     """Return one line about a build, from what Build.describe() says of it."""
     parts = [
         f"Xen {build.get('version', '?')}",
-        str(build.get("label", "")),
         f"build-id {str(build.get('build_id', ''))[:12]}",
         "debug=y" if build.get("debug", True) else "debug=n",
-        str(build.get("compiler", "")),
+        compiler_name(str(build.get("compiler", ""))),
         str(build.get("arch", "arm64")),
         "built in a sandbox" if build.get("sandboxed") else "built without a sandbox",
     ]
     return ", ".join(part for part in parts if part)
+
+
+def compiler_name(description: str) -> str:
+    """Return "gcc 12.2.0" of what compiler and linker say of themselves."""
+    found = re.search(r"(gcc|clang)\b[^,]*?(\d+(?:\.\d+)+)(?=,|$| *\()", description)
+    return f"{found[1]} {found[2]}" if found else description
 
 
 def _told(verdict: Verdict, cases: list[CaseVerdict], question: Question) -> Iterator[str]:
