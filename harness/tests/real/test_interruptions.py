@@ -1,0 +1,92 @@
+"""Ctrl-C at every stage, and worse: one line, exit code 130, and nothing left behind."""
+
+from __future__ import annotations
+
+import random
+import signal
+from pathlib import Path
+
+import pytest
+
+from harness.cache import default_cache
+from harness.tests.real.commands import Command, marked, shared_memory, start
+
+BOOKWORM = "debian:bookworm"
+
+
+def assert_nothing_left(command: Command, directory: Path, memory: set[str]) -> None:
+    assert command.left_running() == []
+    assert not list(directory.glob("*xenverify-*"))
+    assert not list(default_cache().root.glob("*/.making-*"))
+    assert not {name for name in shared_memory() - memory if "xenverify" in name}
+
+
+def unique_fragment(directory: Path) -> Path:
+    """A Kconfig fragment that nobody has built with yet."""
+    fragment = directory / "unique.config"
+    fragment.write_text(f'CONFIG_CMDLINE="xenverify={random.getrandbits(64):x}"\n')
+    return fragment
+
+
+def has_program(command: Command, name: str) -> bool:
+    return any(name in line for line in marked(command.mark))
+
+
+def test_ctrl_c_while_xen_builds(tmp_path: Path) -> None:
+    memory, entries = shared_memory(), len(default_cache().entries())
+    command = start(
+        "run", "--xen", BOOKWORM, "--kconfig", unique_fragment(tmp_path), directory=tmp_path
+    )
+    command.wait_until(lambda: "building" in command.log.read_text())
+    assert command.interrupt() == 130, command.output
+    assert command.output.rstrip().endswith("interrupted; nothing is left behind  (exit 130)")
+    assert_nothing_left(command, tmp_path, memory)
+    assert len(default_cache().entries()) == entries
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_ctrl_c_while_cases_run(tmp_path: Path, jobs: int) -> None:
+    """With one worker and, by xdist, with two."""
+    memory = shared_memory()
+    command = start("run", "--xen", BOOKWORM, "--jobs", str(jobs), directory=tmp_path)
+    command.wait_until(lambda: len(list(tmp_path.rglob("console.log"))) > 2 * jobs)
+    assert has_program(command, "qemu-system-aarch64")
+    assert command.interrupt() == 130, command.output
+    assert_nothing_left(command, tmp_path, memory)
+
+
+def test_ctrl_c_while_the_first_xen_boots(tmp_path: Path) -> None:
+    memory = shared_memory()
+    command = start("run", "--xen", BOOKWORM, "--jobs", "1", directory=tmp_path)
+    command.wait_until(lambda: has_program(command, "qemu-system-aarch64"))
+    assert command.interrupt() == 130, command.output
+    assert_nothing_left(command, tmp_path, memory)
+
+
+def test_ctrl_c_while_two_xens_are_compared(tmp_path: Path) -> None:
+    memory = shared_memory()
+    command = start("compare", "debian:bullseye", BOOKWORM, directory=tmp_path)
+    command.wait_until(lambda: len(list(tmp_path.rglob("console.log"))) > 4)
+    assert command.interrupt() == 130, command.output
+    assert_nothing_left(command, tmp_path, memory)
+
+
+def test_a_terminated_run_goes_as_an_interrupted_one(tmp_path: Path) -> None:
+    memory = shared_memory()
+    command = start("run", "--xen", BOOKWORM, "--jobs", "1", directory=tmp_path)
+    command.wait_until(lambda: len(list(tmp_path.rglob("console.log"))) > 2)
+    command.process.send_signal(signal.SIGTERM)
+    assert command.finish(60.0) == 130, command.output
+    assert_nothing_left(command, tmp_path, memory)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_killed_run_leaves_no_process(tmp_path: Path, jobs: int) -> None:
+    """It cannot clean its folder any more, but what it started ends with it."""
+    memory = shared_memory()
+    command = start("run", "--xen", BOOKWORM, "--jobs", str(jobs), directory=tmp_path)
+    command.wait_until(lambda: len(list(tmp_path.rglob("console.log"))) > 2 * jobs)
+    command.process.kill()
+    command.process.wait()
+    assert command.left_running(seconds=20.0) == []
+    assert not {name for name in shared_memory() - memory if "xenverify" in name}
