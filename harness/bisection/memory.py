@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 
 from harness.bisection.samples import Reached, Sample
-from harness.cache import Cache
+from harness.cache import NO_ROOM, Cache
 from harness.reports.files import write_json
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -61,11 +61,6 @@ class Memory:
             self._write(self._source_file(source), replace(whole, boots=(), cases={}))
         return whole
 
-    def forget(self) -> None:
-        """Forget everything seen in this setting."""
-        for path in self._directory.glob(f"*/{_digest(self.setting)[:8]}-*.json"):
-            path.unlink(missing_ok=True)
-
     @property
     def _directory(self) -> Path:
         return self.cache.root / "bisection" / harness_digest()[:16]
@@ -88,8 +83,13 @@ class Memory:
             return None
 
     def _write(self, path: Path, sample: Sample) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, sample.to_json())
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, sample.to_json())
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                raise self.cache.full() from error
+            raise
 
 
 @cache
