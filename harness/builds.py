@@ -39,6 +39,7 @@ PRODUCTS = {
     "config": Path("xen/.config"),
 }
 LOG = "build.log"
+HEADERS = ".xenverify-headers"  # beside the source's top level; see _header_names
 RECORD = "build.json"
 # What Xen would otherwise say of time and place; equal sources must give equal bytes.
 EPOCH = 315532800  # 1980; gzip takes no time before 1970-01-01 00:00:01
@@ -279,6 +280,7 @@ class _Job:
             if self._cache.is_full():  # git does not say why it cannot write
                 raise self._cache.full() from None
             raise
+        (source / HEADERS).write_text(_header_names(source))
 
     def _configure(self, sandbox: Sandbox, log: Path) -> None:
         """Make .config from Xen's defconfig and the wishes, and see that they took."""
@@ -345,11 +347,27 @@ class _Job:
             "SOURCE_DATE_EPOCH": str(EPOCH),
         }
         if sandbox.ccache_inside is not None:
-            environment["CCACHE_DIR"] = str(sandbox.ccache_inside)
-            environment["CCACHE_MAXSIZE"] = "2G"
+            environment |= {
+                "CCACHE_DIR": str(sandbox.ccache_inside),
+                "CCACHE_MAXSIZE": "2G",
+                "CCACHE_DEPEND": "1",  # cold, 9 % more CPU than no ccache; 25 % without this
+                "CCACHE_NOCOMPRESS": "1",
+                "CCACHE_EXTRAFILES": str(sandbox.inside / HEADERS),
+            }
             if not sandbox.ccache_writable:
                 environment |= {"CCACHE_READONLY": "1", "CCACHE_TEMPDIR": "/tmp"}
         return environment
+
+
+def _header_names(source: Path) -> str:
+    """Return a text that is another one when `#include` could find another file than before.
+
+    ccache looks at the headers that a compilation read the last time, so it does not see a new one
+    that comes first in the search path ("caveats" of its direct mode); nor one that Kbuild makes.
+    """
+    names = [str(path.relative_to(source)) for path in source.rglob("*.h")]
+    makers = [path for name in ("Makefile", "Kbuild") for path in source.glob(f"**/asm/{name}")]
+    return "\n".join([*sorted(names), *(path.read_text() for path in sorted(makers)), ""])
 
 
 def _own_file(source: Path, name: Path) -> Path:

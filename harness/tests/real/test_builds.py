@@ -156,6 +156,18 @@ def test_code_that_does_not_compile_shows_why(source: Source) -> None:
     assert nothing_is_left(source.cache)
 
 
+def test_a_new_header_that_comes_first_is_noticed(source: Source) -> None:
+    """What a compiler cache that only looks at the headers of the last time gets wrong."""
+    header = "xen/include/asm/atomic.h"
+    (source.path / header).parent.mkdir()
+    (source.path / header).write_text("#error this one comes first\n")
+    Toy(source.path, source.cache).git("init", "--quiet")
+    Toy(source.path, source.cache).git("add", "--force", header)
+    with pytest.raises(BuildError) as raised:
+        build(source.tree(), OPTIONS, source.cache)
+    assert "this one comes first" in raised.value.evidence[0]
+
+
 def test_a_makefile_that_tries_to_get_out_harms_nothing(source: Source, tmp_path: Path) -> None:
     """Writes to the home, the tests, the cache and /etc; reads a secret; calls out; forges."""
     secret = tmp_path / "secret"
