@@ -8,12 +8,14 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from harness import changes as patches
 from harness.builds import Build, BuildOptions, build_all
 from harness.cache import Cache, default_cache
 from harness.changes import Series, read_change
 from harness.errors import ChangeError, UsageError
+from harness.git import git
 from harness.progress import Progress, quiet
 from harness.references import resolve
 from harness.trees import Tree
@@ -42,14 +44,26 @@ class Side:
 
 @dataclass(frozen=True)
 class Change:
-    """What `verify` judges: both sides, and every tree from the one to the other, a patch apart."""
+    """What `verify` judges: both sides, and every tree from the one to the other, a patch apart.
+
+    `stages` says what each tree is called, and has both ends.
+    """
 
     before: Side
     after: Side
     series: tuple[Series, ...]
-    stages: tuple[
-        tuple[str, Tree], ...
-    ]  # what it is called, and it; the first is before, the last after
+    stages: tuple[tuple[str, Tree], ...]
+
+    def sides(self, folder: Path) -> list[Side]:
+        """Return how each stage is named again; what lies between is a patch left in `folder`."""
+        trees = [tree for _, tree in self.stages]
+        plain = trees[-1] if self.before.changes else trees[0]
+        between = []
+        for number, tree in enumerate(trees[1:-1], start=1):
+            patch = folder / f"stage-{number}.patch"
+            patch.write_bytes(git(tree.repository, "diff", "--binary", plain.tree, tree.tree))
+            between.append(Side(self.before.reference, (str(patch),)))
+        return [self.before, *between, self.after]
 
 
 def read_changes(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Annotated
 
 import typer
 
 from harness.cli import options as opt
-from harness.cli.display import Display, page
+from harness.cli.display import Display
 from harness.errors import ExitCode
 
 Before = Annotated[str, typer.Argument(metavar="REF", help="The Xen before.")]
@@ -42,8 +41,7 @@ def command(
     xenverify compare git:~/src/xen@HEAD ~/src/xen
     """
     from harness.cache import default_cache
-    from harness.cli import present
-    from harness.judging import Setting, Stage, judge, write_reports
+    from harness.cli.judged import Named, Terms, conclude
     from harness.machines import load_machine
     from harness.reports.folder import results_folder
     from harness.sides import Side
@@ -52,43 +50,20 @@ def command(
 
     load_machine(machine)
     shared = opt.Shared(machine, release, tuple(kconfig or ()), cc, no_sandbox)
-    options = shared.build_options()
+    shared.build_options()
     watch = opt.watching(paranoid, no_tables, no_lines)
-    console, cache = page(), default_cache()
+    terms = Terms(shared, Selection(tuple(cases or ()), keyword), jobs, watch)
+    cache = default_cache()
     names = [before, after]
     if before == after or max(map(len, names)) > NAME_WIDTH:
         names = ["before", "after"]
     with results_folder(output) as folder, Display(quiet=quiet) as display:
         sides = [Side(before), Side(after)]
         trees = [side.tree(cache, display.say) for side in sides]
+        stages = [Named(*one) for one in zip(names, trees, sides, strict=True)]
         facts = [
-            (label, f"{side.reference}  {tree.label}")
-            for label, side, tree in zip(("before", "after"), sides, trees, strict=True)
+            (label, f"{one.side.reference}  {one.tree.label}")
+            for label, one in zip(("before", "after"), stages, strict=True)
         ]
-        present.show_facts(console, facts)
-        judgement = judge(
-            [
-                Stage(
-                    name,
-                    tree,
-                    shlex.join(["xenverify", "run", *side.words(), *shared.words(), *watch]),
-                )
-                for name, tree, side in zip(names, trees, sides, strict=True)
-            ],
-            Setting(
-                options,
-                machine,
-                cache,
-                folder,
-                Selection(tuple(cases or ()), keyword),
-                opt.cores(jobs),
-                display.say,
-                display.hear,
-                lambda builds: present.show_builds(console, names, builds),
-                watch,
-            ),
-        )
         question = Question(names[0], names[1], tuple(facts), opt.repeating())
-        write_reports(question, judgement, folder)
-    present.show_comparison(console, question, judgement.whole, folder, judgement.lines)
-    return judgement.exit_code
+        return conclude(stages, question, terms, cache, folder, display)

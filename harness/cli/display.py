@@ -26,7 +26,10 @@ def page(*, stderr: bool = False) -> Console:
 
 
 class Display:
-    """Enter it while there is something to wait for; any thread may `say` and `hear`."""
+    """Enter it while there is something to wait for; any thread may `say` and `hear`.
+
+    Whoever prints a result meanwhile calls `clear` first, or the live line is left in it.
+    """
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
@@ -37,17 +40,6 @@ class Display:
         self._told = 0.0
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal and not self._quiet:
-            self._live = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                console=self._console,
-                transient=True,
-            )
-            self._live.start()
-            self._task = self._live.add_task("", total=None, visible=False)
         return self
 
     def __exit__(
@@ -56,16 +48,21 @@ class Display:
         problem: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        self.clear()
+
+    def clear(self) -> None:
+        """Take the live line away; the next `say` or `hear` brings it back."""
+        with self._lock:
+            if self._live is not None:
+                self._live.stop()
+                self._live = None
 
     def say(self, phrase: str) -> None:
         """Show what a stage is doing; a `Progress` of the stages'."""
         with self._lock:
             self._cases.clear()
-            if self._live is not None:
-                self._live.reset(self._task, total=None, description=phrase, visible=True)
+            if live := self._line():
+                live.reset(self._task, total=None, description=phrase)
             elif not self._quiet:
                 self._console.print(Text(f"xenverify: {phrase}", style="dim"), soft_wrap=True)
 
@@ -81,15 +78,24 @@ class Display:
             self._show(done, collected)
 
     def _show(self, done: int, collected: int) -> None:
-        if self._live is not None:
-            self._live.update(
-                self._task,
-                description="cases",
-                completed=done,
-                total=collected,
-                visible=True,
-            )
+        if live := self._line():
+            live.update(self._task, description="cases", completed=done, total=collected)
         elif not self._quiet and time.monotonic() - self._told > SECONDS_BETWEEN_LINES:
             if self._told:
                 self._console.print(f"xenverify: {done} of {collected} cases", style="dim")
             self._told = time.monotonic()
+
+    def _line(self) -> Progress | None:
+        """Return the live line, begun if need be; None where there is no terminal to show it on."""
+        if self._live is None and self._console.is_terminal and not self._quiet:
+            self._live = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                console=self._console,
+                transient=True,
+            )
+            self._task = self._live.add_task("", total=None)
+            self._live.start()
+        return self._live

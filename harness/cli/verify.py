@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Annotated
 
 import typer
 
 from harness.cli import options as opt
-from harness.cli.display import Display, page
+from harness.cli.display import Display
 from harness.errors import ExitCode
 
 Changes = Annotated[
@@ -58,7 +57,7 @@ def command(
     """
     from harness.cache import default_cache
     from harness.cli import present
-    from harness.judging import Setting, Stage, judge, write_reports
+    from harness.cli.judged import Named, Terms, conclude
     from harness.machines import load_machine
     from harness.reports.folder import results_folder
     from harness.sides import plan_change
@@ -67,10 +66,10 @@ def command(
 
     load_machine(machine)  # whatever is wrong with the command line shows before anything is built
     shared = opt.Shared(machine, release, tuple(kconfig or ()), cc, no_sandbox)
-    options = shared.build_options()
+    shared.build_options()
     watch = opt.watching(paranoid, no_tables, no_lines)
-    stdin = opt.read_stdin(changes)
-    console, cache = page(), default_cache()
+    terms = Terms(shared, Selection(tuple(cases or ()), keyword), jobs, watch)
+    stdin, cache = opt.read_stdin(changes), default_cache()
     sides = ("with", "without") if reverse else ("without", "with")
     with results_folder(output) as folder, Display(quiet=quiet) as display:
         named = opt.keep_stdin(changes, stdin, folder)
@@ -80,32 +79,15 @@ def command(
         facts.append(("on", f"{on}  {change.stages[0][1].label}"))
         if reverse:
             facts.append(("reverse", "judged is the removal: with the change, then without it"))
-        present.show_facts(console, facts)
-        stages = change.stages if each else (change.stages[0], change.stages[-1])
-        names = [name for name, _ in stages] if each else list(sides)
-        words = [change.before.words(), *[change.after.words()] * (len(names) - 1)]
-        judgement = judge(
-            [
-                Stage(name, tree, shlex.join(["xenverify", "run", *side, *shared.words(), *watch]))
-                for name, (_, tree), side in zip(names, stages, words, strict=True)
-            ],
-            Setting(
-                options,
-                machine,
-                cache,
-                folder,
-                Selection(tuple(cases or ()), keyword),
-                opt.cores(jobs),
-                display.say,
-                display.hear,
-                lambda builds: present.show_builds(console, names, builds),
-                watch,
-            ),
-        )
+        stages = [
+            Named(sides[0], change.stages[0][1], change.before),
+            Named(sides[1], change.stages[-1][1], change.after),
+        ]
+        if each:
+            stages = [
+                Named(name, tree, side)
+                for (name, tree), side in zip(change.stages, change.sides(folder), strict=True)
+            ]
         command = opt.repeating(dict(zip(changes, named, strict=True)))
         question = Question(*sides, tuple(facts), command)
-        write_reports(question, judgement, folder)
-    present.show_comparison(console, question, judgement.whole, folder, judgement.lines)
-    if each:
-        present.show_steps(console, names[1:], judgement.steps)
-    return judgement.exit_code
+        return conclude(stages, question, terms, cache, folder, display)
