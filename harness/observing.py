@@ -15,8 +15,8 @@ from typing import Any
 from harness.domain import Domain
 from harness.hypercalls import Call
 from harness.inspection import CannotInspect, Inspector, MidUpdate, invariants
+from harness.inspection.evidence import Violation
 from harness.inspection.footprint import Named, Surroundings, judge, strays
-from harness.inspection.invariants import Violation
 from harness.inspection.physmap import Physmap
 from harness.xenabi import DOMID_SELF
 
@@ -43,6 +43,7 @@ class Observer:
     _found: dict[tuple[str, str], Violation] = field(default_factory=dict)
     _physmaps: dict[int, Physmap] = field(default_factory=dict)
     _unseen: str = ""
+    _unruled: str = ""
 
     def begin(self) -> None:
         """Remember how things are now, and look after every call from here on."""
@@ -67,7 +68,7 @@ class Observer:
         return Findings(
             tuple(v for v in found if not v.is_observation),
             tuple(v for v in found if v.is_observation),
-            self._unseen,
+            self._unseen or self._unruled,
         )
 
     def _after(self, domain: Domain, calls: Sequence[Call[Any]]) -> None:
@@ -105,7 +106,10 @@ class Observer:
         self._keep(judge(each, self._physmaps, around, operation) for each in stray)
 
     def _check_rules(self, operation: str) -> None:
-        found = invariants.check(self.inspector.snapshot())
+        snapshot = self.inspector.snapshot()
+        if snapshot.pages is None:  # what needs no page owners goes on
+            self._unruled = f"no rule could be held: {snapshot.pages_unknown}"
+        found = invariants.check(snapshot)
         self._keep(replace(violation, operation=operation) for violation in found)
 
     def _keep(self, found: Iterable[Violation]) -> None:

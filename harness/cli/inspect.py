@@ -106,7 +106,7 @@ def command(
             _show(view, host, before, after)
         broken = [v for v in invariants.check(after) if not v.is_observation]
         if broken and View("rules") not in wanted:
-            _section("rules", rendering.rules(broken))
+            _section("rules", rendering.rules(after))
     return ExitCode.REGRESSED if broken or failed else ExitCode.OK
 
 
@@ -140,7 +140,7 @@ def _number(word: str, what: str) -> int:
 
 
 def _show(view: View, host: Booted, before: Snapshot, after: Snapshot) -> None:
-    from harness.inspection import invariants, rendering
+    from harness.inspection import rendering
 
     shown: dict[str, Callable[[], None]] = {
         "domains": lambda: _section("domains", rendering.domains(after)),
@@ -150,7 +150,7 @@ def _show(view: View, host: Booted, before: Snapshot, after: Snapshot) -> None:
         ),
         "gfn": lambda: _show_gfn(view, host, after),
         "grants": lambda: _show_grants(view, host, after),
-        "rules": lambda: _section("rules", rendering.rules(invariants.check(after))),
+        "rules": lambda: _section("rules", rendering.rules(after)),
     }
     shown[view.name]()
 

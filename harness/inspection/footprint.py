@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from harness.inspection.invariants import Violation
+from harness.inspection.evidence import Violation
 from harness.inspection.physmap import Change, Entry, Physmap, changes
 
 RULE = "call_changes_only_what_it_names"
@@ -82,12 +82,12 @@ def judge(stray: Stray, after: Physmaps, around: Surroundings, operation: str) -
         places = f"gfns {change.gfn:#x} to {change.gfn + change.pages - 1:#x}"
     first = change.before or change.after
     return Violation(
-        RULE,
         f"d{stray.domid} {places} changed from {_side(change.before, names)} to "
         f"{_side(change.after, names)}, which the call did not name",
         stray.domid,
         change.gfn,
         first.mfn if first else None,
+        RULE,
         label=MOVED if _moved(stray, after, around) else "",
         operation=operation,
     )

@@ -101,6 +101,8 @@ class Inspector:
         self._last_pages: FrameTable | None = None
         self._physmaps: PhysmapReader | None = None
         self._special: dict[int, str] = {}
+        self.pages_unknown = ""
+        """Why the last look found no frame table; empty where it did."""
 
     # -- single facts ---------------------------------------------------------------------------
 
@@ -219,6 +221,7 @@ class Inspector:
             owners=owners,
             seconds=time.perf_counter() - start,
             held_locks=held,
+            pages_unknown=self.pages_unknown,
         )
 
     def _state(self, address: int, pages: FrameTable | None) -> DomainState:
@@ -311,9 +314,16 @@ class Inspector:
         return self._frames
 
     def _read_pages(self) -> FrameTable | None:
-        frames = self._frame_reader()
-        if frames is None:
+        """Copy the frame table; None, with the reason in `pages_unknown`, where it is not found."""
+        try:
+            frames = self._frame_reader()
+        except CannotInspect as error:
+            self.pages_unknown = "; ".join([error.message, *error.evidence])
             return None
+        if frames is None:
+            self.pages_unknown = "no domain has a P2M yet, so page owners are unknown"
+            return None
+        self.pages_unknown = ""
         self._last_pages = frames.read(self._last_pages)
         return self._last_pages
 

@@ -11,119 +11,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple
 
-from harness.inspection.pages import (
-    ALLOCATED,
-    COUNT_MASK,
-    EXTRA,
-    XEN_HEAP,
-    FrameTable,
-    PageInfo,
-    Run,
-)
-from harness.inspection.physmap import Range
-from harness.inspection.snapshot import DomainState, Snapshot
+from harness.inspection.evidence import Evidence, Mapped, Violation
+from harness.inspection.pages import ALLOCATED, COUNT_MASK, EXTRA, XEN_HEAP
+from harness.inspection.snapshot import Snapshot
 
 #: A rule that fires on every page of a domain says so this often, then says how often more.
 MOST_PER_RULE = 8
-
-
-@dataclass(frozen=True)
-class Violation:
-    """One place where Xen's tables contradict each other, or the operation that was asked for."""
-
-    rule: str
-    what: str  # "shared_info of d1 is mapped at 2 GFNs: 0x38000, 0x38001"
-    domid: int | None = None
-    gfn: int | None = None
-    mfn: int | None = None
-    label: str = ""  # why this Xen is known to do so; empty where it must not
-    operation: str = ""  # what was done last, where that is known
-
-    @property
-    def is_observation(self) -> bool:
-        """Whether this Xen is known to do so, and a case must not fail by it."""
-        return bool(self.label)
-
-    def __str__(self) -> str:
-        """Return one line for a report."""
-        page = "" if self.mfn is None else f"mfn {self.mfn:#x}"
-        which = f" ({page})" if page and page not in self.what else ""
-        after = f", after {self.operation}" if self.operation else ""
-        known = f" (known: {self.label})" if self.label else ""
-        return f"{self.what}{which}{after} [{self.rule}]{known}"
-
-
-class Mapped(NamedTuple):
-    """Pages of one record behind consecutive GFNs of one domain."""
-
-    state: DomainState
-    gfn: int
-    run: Run
-    range: Range
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """A snapshot, joined: what is mapped against what is recorded.
-
-    A dying domain's pages are freed before its physmap is taken down, so its physmap proves
-    nothing.
-    """
-
-    snapshot: Snapshot
-    pages: FrameTable
-
-    @property
-    def living(self) -> list[DomainState]:
-        """The domains that are not being destroyed."""
-        return [state for state in self.snapshot.domains.values() if not state.dying]
-
-    @cached_property
-    def mapped(self) -> list[Mapped]:
-        """Everything mapped that has a page_info."""
-        return [
-            Mapped(state, r.gfn + run.mfn - r.mfn, run, r)
-            for state in self.living
-            for r in state.physmap
-            if not r.is_mmio and r.mfn in self.pages and r.mfn + r.pages - 1 in self.pages
-            for run in self.pages.runs_of(r.mfn, r.pages)
-        ]
-
-    @cached_property
-    def own_ram(self) -> list[Mapped]:
-        """RAM that is mapped as the domain's own, without what Xen shares with it."""
-        return [
-            m
-            for m in self.mapped
-            if m.range.is_ram and not m.run.count_info & XEN_HEAP and not m.run.is_free
-        ]
-
-    @cached_property
-    def shared(self) -> list[tuple[DomainState, int, PageInfo]]:
-        """(domain, GFN, page) for each xenheap page mapped as the domain's own."""
-        return [
-            (m.state, m.gfn + number, self.pages[m.run.mfn + number])
-            for m in self.mapped
-            if m.range.is_ram and m.run.count_info & XEN_HEAP and not m.run.is_free
-            for number in range(m.run.pages)
-        ]
-
-    def shared_gfns(self, state: DomainState) -> dict[int, list[int]]:
-        """Return the GFNs at which each shared page of a domain is, by MFN."""
-        gfns: dict[int, list[int]] = defaultdict(list)
-        for owner, gfn, page in self.shared:
-            if owner is state:
-                gfns[page.mfn].append(gfn)
-        return gfns
-
-    def name(self, mfn: int) -> str:
-        """Return what a page is."""
-        return self.snapshot.describe_page(mfn)
-
 
 Check = Callable[[Evidence], Iterable[Violation]]
 
@@ -166,10 +61,10 @@ def check(snapshot: Snapshot, rules: Iterable[Rule] | None = None) -> list[Viola
     for each in RULES.values() if rules is None else rules:
         broken = list(each.check(evidence))
         label = "" if snapshot.gfn_in_page_info else each.excuse_before
-        found += [replace(v, label=label) for v in broken[:MOST_PER_RULE]]
+        found += [replace(v, rule=each.name, label=label) for v in broken[:MOST_PER_RULE]]
         if len(broken) > MOST_PER_RULE:
             more = f"and {len(broken) - MOST_PER_RULE} more like these"
-            found.append(Violation(each.name, more, label=label))
+            found.append(Violation(more, rule=each.name, label=label))
     return found
 
 
@@ -185,9 +80,7 @@ def what_a_domain_points_to_is_mapped(evidence: Evidence) -> Iterator[Violation]
     """
     for state in evidence.living:
         for what in state.unreadable:
-            yield Violation(
-                "what_a_domain_points_to_is_mapped", f"{state.name} {what}", state.domid
-            )
+            yield Violation(f"{state.name} {what}", state.domid)
 
 
 # -- what the physmap leads to ------------------------------------------------------------------
@@ -206,7 +99,6 @@ def mapped_page_exists(evidence: Evidence) -> Iterator[Violation]:
             outside = r.mfn not in evidence.pages or r.mfn + r.pages - 1 not in evidence.pages
             if not r.is_mmio and outside:
                 yield Violation(
-                    "mapped_page_exists",
                     f"{state.name} {_gfns(r.gfn, r.pages)} maps mfn {r.mfn:#x} as {r.type}, "
                     "which is no RAM",
                     state.domid,
@@ -220,12 +112,11 @@ def no_free_page_is_mapped(evidence: Evidence) -> Iterator[Violation]:
     """A page in the allocator's pool must be behind no GFN.
 
     The next owner of the page would share it with this domain: the consequence of every reference
-    that was dropped once too often (XSA-255 and its like).
+    that was dropped once too often.
     """
     for m in evidence.mapped:
         if m.run.is_free:
             yield Violation(
-                "no_free_page_is_mapped",
                 f"{m.state.name} {_gfns(m.gfn, m.run.pages)} maps mfn {m.run.mfn:#x} as "
                 f"{m.range.type}, which is free",
                 m.state.domid,
@@ -244,7 +135,6 @@ def ram_belongs_to_its_domain(evidence: Evidence) -> Iterator[Violation]:
     for m in evidence.own_ram:
         if m.run.owner != m.state.address:
             yield Violation(
-                "ram_belongs_to_its_domain",
                 f"{m.state.name} {_gfns(m.gfn, m.run.pages)} maps mfn {m.run.mfn:#x} as "
                 f"{m.range.type}, which belongs to {evidence.snapshot.owner_name(m.run.owner)}",
                 m.state.domid,
@@ -264,7 +154,6 @@ def mapped_ram_is_allocated(evidence: Evidence) -> Iterator[Violation]:
     for m in evidence.own_ram:
         if not m.run.count_info & ALLOCATED or not m.run.count_info & COUNT_MASK:
             yield Violation(
-                "mapped_ram_is_allocated",
                 f"{m.state.name} {_gfns(m.gfn, m.run.pages)} maps mfn {m.run.mfn:#x}, which is not "
                 f"allocated to it (count_info {m.run.count_info:#x})",
                 m.state.domid,
@@ -284,7 +173,6 @@ def ram_is_mapped_once(evidence: Evidence) -> Iterator[Violation]:
         if two.run.mfn < one.run.end:
             shift = two.run.mfn - one.run.mfn
             yield Violation(
-                "ram_is_mapped_once",
                 f"mfn {two.run.mfn:#x} is RAM of {one.state.name} at gfn {one.gfn + shift:#x} "
                 f"and of {two.state.name} at gfn {two.gfn:#x}",
                 two.state.domid,
@@ -308,7 +196,6 @@ def shared_page_is_mapped_once(evidence: Evidence) -> Iterator[Violation]:
             if len(gfns) > 1:
                 places = ", ".join(f"{gfn:#x}" for gfn in gfns)
                 yield Violation(
-                    "shared_page_is_mapped_once",
                     f"{evidence.name(mfn)} is mapped at {len(gfns)} GFNs: {places}",
                     state.domid,
                     gfns[-1],
@@ -325,7 +212,6 @@ def shared_page_belongs_to_its_domain(evidence: Evidence) -> Iterator[Violation]
     for state, gfn, page in evidence.shared:
         if page.owner != state.address:
             yield Violation(
-                "shared_page_belongs_to_its_domain",
                 f"{state.name} gfn {gfn:#x} maps xenheap mfn {page.mfn:#x}, which belongs to "
                 f"{evidence.snapshot.owner_name(page.owner)}",
                 state.domid,
@@ -344,7 +230,6 @@ def shared_page_is_one_xen_shares(evidence: Evidence) -> Iterator[Violation]:
     for state, gfn, page in evidence.shared:
         if page.mfn not in state.shared_pages():
             yield Violation(
-                "shared_page_is_one_xen_shares",
                 f"{state.name} gfn {gfn:#x} maps xenheap mfn {page.mfn:#x}, which is neither its "
                 "shared_info nor one of its grant frames",
                 state.domid,
@@ -370,7 +255,6 @@ def shared_page_records_its_gfn(evidence: Evidence) -> Iterator[Violation]:
             if mfn in recorded and known not in gfns:
                 is_recorded = "no record of it" if known is None else f"recorded at {known:#x}"
                 yield Violation(
-                    "shared_page_records_its_gfn",
                     f"{evidence.name(mfn)} is mapped at gfn {gfns[0]:#x}, {is_recorded}",
                     state.domid,
                     gfns[0],
@@ -397,7 +281,6 @@ def recorded_gfn_is_mapped(evidence: Evidence) -> Iterator[Violation]:
                     else (f"which maps {evidence.name(there.mfn)}")
                 )
                 yield Violation(
-                    "recorded_gfn_is_mapped",
                     f"{evidence.name(mfn)} is recorded at gfn {gfn:#x}, {found}",
                     state.domid,
                     gfn,
@@ -420,7 +303,6 @@ def shared_page_has_one_type_reference(evidence: Evidence) -> Iterator[Violation
             count = evidence.pages.type_count(page)
             if count != 1:
                 yield Violation(
-                    "shared_page_has_one_type_reference",
                     f"{name} of {state.name} has {count} type references "
                     f"(type_info {page.type_info:#x})",
                     state.domid,
@@ -442,7 +324,6 @@ def foreign_page_is_of_another_domain(evidence: Evidence) -> Iterator[Violation]
     for m in evidence.mapped:
         if m.range.type.startswith("map_foreign") and m.run.owner == m.state.address:
             yield Violation(
-                "foreign_page_is_of_another_domain",
                 f"{m.state.name} {_gfns(m.gfn, m.run.pages)} maps its own mfn {m.run.mfn:#x} as "
                 f"{m.range.type}",
                 m.state.domid,
@@ -472,7 +353,6 @@ def foreign_mapping_holds_a_reference(evidence: Evidence) -> Iterator[Violation]
             m = where[mfn]
             gfn = m.gfn + mfn - m.run.mfn
             yield Violation(
-                "foreign_mapping_holds_a_reference",
                 f"mfn {mfn:#x} of {evidence.snapshot.owner_name(page.owner)} is mapped by others "
                 f"{count} times (last {m.state.name} gfn {gfn:#x}) and has {page.references} "
                 f"references where {needed} are due",
@@ -506,13 +386,11 @@ def page_counts_agree(evidence: Evidence) -> Iterator[Violation]:
         due = state.tot_pages - state.extra_pages
         if ram[state.address] != due:
             yield Violation(
-                "page_counts_agree",
                 f"{state.name} owns {ram[state.address]} pages of RAM; Xen counts {due}",
                 state.domid,
             )
         if heap[state.address] != state.xenheap_pages:
             yield Violation(
-                "page_counts_agree",
                 f"{state.name} owns {heap[state.address]} xenheap pages; Xen counts "
                 f"{state.xenheap_pages}",
                 state.domid,
@@ -531,7 +409,6 @@ def highest_gfn_is_known(evidence: Evidence) -> Iterator[Violation]:
             highest = state.physmap.ranges[-1].end - 1
             if highest > state.max_mapped_gfn:
                 yield Violation(
-                    "highest_gfn_is_known",
                     f"{state.name} maps gfn {highest:#x}, above max_mapped_gfn "
                     f"{state.max_mapped_gfn:#x}",
                     state.domid,

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from harness.inspection.errors import CannotInspect
 from harness.inspection.grants import read_entries
 from harness.inspection.hypervisor import Inspector
-from harness.inspection.invariants import Violation
+from harness.inspection.invariants import check
 from harness.inspection.pages import PageInfo
 from harness.inspection.physmap import Physmap, Range, changes
 from harness.inspection.snapshot import DomainState, Snapshot
@@ -25,7 +25,9 @@ def domains(snapshot: Snapshot) -> list[str]:
     lines += [
         f"{line}" for state in snapshot.domains.values() for line in _unmapped(snapshot, state)
     ]
-    if snapshot.pages is not None:
+    if snapshot.pages is None:
+        lines.append(snapshot.pages_unknown)
+    else:
         lines.append(f"{snapshot.pages.free_pages} of {snapshot.pages.pages} pages are free")
     return lines
 
@@ -60,7 +62,7 @@ def physmap_changes(before: DomainState, after: DomainState) -> list[tuple[str, 
 def page(snapshot: Snapshot, mfn: int) -> list[str]:
     """Return all that is recorded of a page, and where it is mapped."""
     if snapshot.pages is None or mfn not in snapshot.pages:
-        raise CannotInspect(f"mfn {mfn:#x} is no RAM of this machine")
+        raise CannotInspect(snapshot.pages_unknown or f"mfn {mfn:#x} is no RAM of this machine")
     info = snapshot.pages[mfn]
     lines = [repr(info), f"it is {snapshot.describe_page(mfn)}"]
     lines += list(_record(snapshot, info))
@@ -114,6 +116,8 @@ def grants(inspector: Inspector, state: DomainState) -> list[str]:
     return lines
 
 
-def rules(found: list[Violation]) -> list[str]:
+def rules(snapshot: Snapshot) -> list[str]:
     """Return a line for each broken rule."""
-    return [str(violation) for violation in found] or ["no rule is broken"]
+    if snapshot.pages is None:
+        return [f"no rule could be held: {snapshot.pages_unknown}"]
+    return [str(violation) for violation in check(snapshot)] or ["no rule is broken"]

@@ -6,7 +6,7 @@ reads the machine again.  Knows no rule.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from harness.inspection.grants import GrantTable
 from harness.inspection.pages import FrameTable
@@ -93,7 +93,8 @@ class Snapshot:
     gfn_in_page_info: bool  # Xen has 71320946d5
     owners: dict[int, str]  # virtual address of a struct domain: its name
     seconds: float = 0.0
-    held_locks: tuple[str, ...] = field(default=())
+    held_locks: tuple[str, ...] = ()
+    pages_unknown: str = ""  # why there are no `pages`
 
     def owner_name(self, address: int) -> str:
         """Return who an owner field names."""

@@ -21,8 +21,9 @@ from harness.builds import Build
 from harness.cache import Cache
 from harness.errors import XenCrashed
 from harness.inspection import CannotInspect, Inspector, MidUpdate, attach, changes
+from harness.inspection.evidence import Violation
 from harness.inspection.footprint import RULE as FOOTPRINT
-from harness.inspection.invariants import RULES, Violation, check
+from harness.inspection.invariants import RULES, check
 from harness.inspection.memory import ADDRESS_MASK, PAGE_SHIFT
 from harness.inspection.pages import ALLOCATED, GFN_COUNT_SHIFT, GFN_MASK, STATE_FREE, XEN_HEAP
 from harness.machines import load_machine
@@ -369,3 +370,9 @@ def test_frame_table_that_is_nowhere_leaves_everything_else_readable(
     with pytest.raises(CannotInspect, match="frame table"):
         blind.page(0x40000)
     assert sick.shared_gfn in blind.physmap(1)
+    snapshot = blind.snapshot()
+    assert snapshot.pages is None and "frame table" in snapshot.pages_unknown
+    assert check(snapshot) == []
+    observer = Observer(blind, [sick.domain])
+    observer.begin()
+    assert "no rule could be held" in observer.finish().unseen
