@@ -19,6 +19,7 @@ from harness.attendance import crash_in
 from harness.booting import Booted, boot
 from harness.builds import Build
 from harness.cache import Cache
+from harness.domctl import destroydomain
 from harness.errors import XenCrashed
 from harness.inspection import CannotInspect, Inspector, MidUpdate, attach, changes
 from harness.inspection.evidence import Violation
@@ -253,6 +254,24 @@ def test_foreign_mappings_break_no_rule(start: Boot) -> None:
         assert errors == [0, 0]
         assert host.inspector.physmap(0)[gfns[0]].type == "map_foreign_rw"
         assert check(host.inspector.snapshot()) == []
+
+
+def test_destroyed_domain_is_read_until_its_last_page_is_let_go(start: Boot, build: Build) -> None:
+    """One page lingers as long as dom0 maps it; a dead domain's physmap proves nothing."""
+    with start("dom0_and_domu") as host:
+        dom0 = host.domain(0)
+        (gfn,) = dom0.hole_pages(1)
+        assert dom0.add_to_physmap_batch(4, [(RAM_GFN, gfn)], foreign_domid=1) == [0]
+        dom0.do(destroydomain(build.tree, 1))
+        snapshot = host.inspector.snapshot()
+        dead = snapshot.domains[1]
+        assert (dead.dying, dead.tot_pages, len(dead.physmap)) == (2, 1, 0)
+        assert check(snapshot) == []
+        dom0.remove_from_physmap(gfn)
+        gone = host.wait(
+            lambda: 1 not in host.inspector.snapshot().domains, 5, "the domain to be gone"
+        )
+        assert gone and check(host.inspector.snapshot()) == []
 
 
 def look_at(host: Booted, script: Callable[[Domain], None]) -> Findings:
