@@ -1,7 +1,7 @@
 """A clone with a few commits in, trees of it out: what the tests of changes are tried on.
 
-Comes in: a temporary directory. Goes out: a `Toy`, a real git clone of files that we wrote, with just
-enough in it that a reference to it resolves. It refuses to hold anything of Xen's.
+Comes in: a temporary directory. Goes out: a `Toy`, a real git clone of files that we wrote, with
+just enough in it that a reference to it resolves. It refuses to hold anything of Xen's.
 """
 
 from __future__ import annotations
