@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from harness.builds import Build, BuildOptions, build
 from harness.cache import Cache, default_cache
 from harness.references import resolve
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """Let Ctrl-C reach what the tests start, even where pytest was started in the background.
+
+    A shell without job control starts `pytest … &` with SIGINT ignored, and children inherit that.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
