@@ -55,7 +55,7 @@ app.add_typer(reproduce.app, name="reproduce")
 
 
 @app.callback(invoke_without_command=True)
-def options(
+def common(
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
 ) -> None:
     """Say, with evidence, what a change does to real Xen on Arm."""
