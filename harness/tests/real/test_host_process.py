@@ -104,7 +104,7 @@ def test_ctrl_c_leaves_nothing_at_any_moment(xen: Build, tmp_path: Path, moment:
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=10)
     assert process.returncode == -signal.SIGINT, errors
-    assert errors.rstrip().endswith("KeyboardInterrupt")
+    assert "KeyboardInterrupt" in errors
     assert running(tmp_path) == []
     assert [path for path in tmp_path.rglob("*") if path.is_socket()] == []
     assert set(Path("/dev/shm").iterdir()) <= shared
