@@ -33,6 +33,10 @@ UPSTREAM = "upstream"
 COMPLETE = "complete"
 
 
+class MirrorLacksError(HarnessError):
+    """The mirror's indexes list a source package, and the mirror has not got its files."""
+
+
 def resolve(wanted: str, cache: Cache, progress: Progress = quiet, project: Project = XEN) -> Tree:
     """Return the tree of the newest package in the suite `wanted`, or of that version."""
     is_version = re.fullmatch(r"\d[\w.+~-]*", wanted) is not None
@@ -90,7 +94,7 @@ class _Sources:
                 return self._describe(reference, package, extent, directory)
         if trouble is not None:
             raise trouble
-        raise HarnessError(
+        raise MirrorLacksError(
             f"this system's Debian mirror has no files of {reference}",
             evidence=[f"{package.directory}: {', '.join(package.files)}" for package in packages],
             advice="Its indexes list them; another mirror, or a later day, may have them.",

@@ -8,7 +8,9 @@ import pytest
 
 from harness.builds import Build, BuildOptions, build
 from harness.cache import Cache, default_cache
+from harness.debian_sources import MirrorLacksError
 from harness.references import resolve
+from harness.trees import Tree
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -36,3 +38,12 @@ def bookworm_build(cache: Cache) -> Build:
 def bullseye_build(cache: Cache) -> Build:
     """Xen 4.14, which has not."""
     return build(resolve("debian:bullseye", cache), BuildOptions(), cache)
+
+
+@pytest.fixture(scope="session")
+def trixie_tree(cache: Cache) -> Tree:
+    """Xen 4.20, whose source some mirrors list and have not got."""
+    try:
+        return resolve("debian:trixie", cache)
+    except MirrorLacksError as error:
+        pytest.skip(error.message)

@@ -1,0 +1,9 @@
+int rope_0;
+int rope_1;
+int rope_2;
+int rope_3;
+int rope_4;
+int rope_5;
+int rope_6;
+int rope_7;
+int rope_8;
