@@ -22,6 +22,7 @@ from harness.linux_dom0 import cpio, files
 from harness.linux_dom0.cpio import Entry, character_device, directory, link, regular
 from harness.linux_dom0.files import MERGED, Files, read_packages, select, select_modules
 from harness.linux_dom0.packages import fetch, fingerprint, read_lock
+from harness.linux_dom0.privcmd import PROGRAM, program
 from harness.progress import Progress, quiet
 
 RECIPE = 1
@@ -38,6 +39,7 @@ WANTED = (
         "libxl-save-helper", "xen-init-dom0", "xenconsole", "xenconsoled", "xenctx", "xenstored",
         "xl",
     )),
+    "usr/lib/aarch64-linux-gnu/libgcc_s.so.1",  # loaded by xl when it ends a thread
     "usr/bin/xenstore*",
     "usr/sbin/xenhypfs",
     "etc/xen/scripts/*",
@@ -59,7 +61,7 @@ APPLETS = (
 )  # fmt: skip
 DIRECTORIES = (
     "dev", "opt", "proc", "root", "run", "sys", "tmp", "etc/ssh", "var/empty", "var/lib/xen",
-    "var/lib/xenstored", "var/log/xen", "usr/local/bin",
+    "var/lib/xenstored", "var/log/xen/console", "usr/local/bin",
 )  # fmt: skip
 PATH = f"/opt/xen/bin:/opt/xen/sbin:/{TOOLS}:/usr/sbin:/usr/bin:/usr/local/bin"
 LIBRARY_PATH = "/opt/xen/lib"
@@ -107,6 +109,7 @@ def image(cache: Cache, progress: Progress = quiet) -> Image:
 
     def make(directory: Path) -> None:
         fetched = fetch(packages, cache, progress)
+        ours = regular(PROGRAM.lstrip("/"), program(cache).read_bytes(), 0o755)
         progress("making the root file system of a dom0")
         found = read_packages(fetched, _may_be_wanted)
         kernels = [path for path in found if path.startswith("boot/vmlinuz-")]
@@ -114,7 +117,7 @@ def image(cache: Cache, progress: Progress = quiet) -> Image:
             raise HarnessError(f"the packages have {len(kernels)} kernels", evidence=kernels)
         (directory / "vmlinuz").write_bytes(found[kernels[0]].entry.data)
         with (directory / "root.cpio").open("wb") as file:
-            cpio.write(_root(found), file)
+            cpio.write([*_root(found), ours], file)
 
     entry = cache.entry("linux-dom0", identity, make, progress=progress)
     return Image(entry / "vmlinuz", entry / "root.cpio", identity)

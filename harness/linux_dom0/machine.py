@@ -28,6 +28,7 @@ from harness.linux_dom0 import snapshot
 from harness.linux_dom0.cpio import Entry, directory, regular
 from harness.linux_dom0.image import Image, image, personal
 from harness.linux_dom0.ssh import Keys, Shell
+from harness.linux_dom0.toolstack import Toolstack
 from harness.machines import Machine
 from harness.programs import require
 from harness.progress import Progress, quiet
@@ -60,7 +61,10 @@ class Snapshot:
 class LinuxHost(Booted):
     """A host whose dom0 is Linux; enter it, and it is up and logged into."""
 
+    may_sleep = True
+
     dom0_linux: Shell
+    toolstack: Toolstack
 
     def __init__(
         self,
@@ -121,6 +125,7 @@ class LinuxHost(Booted):
         self._open.callback(self.dom0_linux.close)
         if self._snapshot is None:
             self.wait(lambda: UP in self.console.text, BOOT_SECONDS, "Xen's toolstack in dom0")
+        self.toolstack = Toolstack(self, self.dom0_linux, self._image)
 
     def _prove_build(self) -> None:
         """Of a machine that goes on from a snapshot, its boot has proved the Xen."""
