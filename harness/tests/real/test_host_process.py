@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from harness.errors import HarnessError
 from harness.qemu_process import QemuProcess
 from harness.ram import Ram
 from harness.tests.real import kernels
+from harness.tests.real.namespaces import own_mounts
 from harness.tests.real.test_hosts import gone, xen
 
 __all__ = ["xen"]  # the fixture
@@ -116,7 +116,7 @@ def test_a_full_dev_shm_does_not_matter(xen: Build, tmp_path: Path) -> None:
         dd if=/dev/zero of=/dev/shm/full bs=4k 2>/dev/null
         exec "$@"
     """
-    with holder(xen, tmp_path, *_own_mounts(script)) as process:
+    with holder(xen, tmp_path, *own_mounts(script)) as process:
         assert line(process) == "begin"
         assert line(process).startswith("up "), process.stderr and process.stderr.read()
         process.kill()
@@ -132,22 +132,12 @@ def test_a_full_disk_is_our_failure(xen: Build, tmp_path: Path, room: str) -> No
         exec "$@"
     """
     host = place / "host"
-    with holder(xen, tmp_path, *_own_mounts(script), host=host) as process:
+    with holder(xen, tmp_path, *own_mounts(script), host=host) as process:
         _, errors = process.communicate(timeout=30)
     assert process.returncode == 1
     assert errors.startswith("HarnessError: the host cannot be set up: ")
     assert "No space left on device" in errors
     assert running(tmp_path) == []
-
-
-def _own_mounts(script: str) -> Sequence[str]:
-    """The beginning of a command that runs `script` first, where it may mount what it likes."""
-    if shutil.which("unshare") is None:
-        pytest.skip("no unshare here")
-    begin = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-rm"]
-    if subprocess.run([*begin, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("no mount namespace of our own here")
-    return [*begin, "sh", "-c", script, "sh"]
 
 
 def test_ram_that_may_not_be_had_is_our_failure() -> None:
