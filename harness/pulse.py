@@ -2,8 +2,8 @@
 
 A time limit says that something is wrong, late and without saying what. Two signs say it earlier:
 a machine that uses no CPU time although it owes an answer waits for an interrupt that will not
-come; and a CPU that stays in a few instructions of Xen spins on something that will not happen.
-What the machine was asked, this does not know.
+come; and a CPU that stays in a few instructions of Xen, in a state it was in before, spins on
+something that will not happen. What the machine was asked, this does not know.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from harness.errors import HarnessError
 from harness.qemu_process import QemuProcess
@@ -27,10 +28,13 @@ IDLE_SECONDS = 1.0
 IDLE_USED = 0.05
 IDLE_WANTED = 0.7
 # How long a CPU has to stay in how many bytes of Xen's code until it is called spinning. Xen's own
-# delay loops, at boot, are interrupted by what it says about them.
+# delay loops, at boot, are interrupted by what it says about them. A CPU that gets on with a long
+# loop (flushing 2 GiB of a domain from the caches, a line at a time) has other registers at every
+# look; one that waits for something has the same again and again.
 SPIN_SECONDS = 2.0
 SPIN_BYTES = 256
 SPIN_SHARE = 0.3
+LOOKS_A_STATE = 2
 # Entries of a vector table are this far apart. A CPU stopped at one says nothing: on a busy
 # machine it is often an interrupt, taken just because it was stopped, that brought it there.
 VECTOR_BYTES = 0x80
@@ -40,8 +44,22 @@ NO_VECTORS_BYTES = 0x800
 LOOKS_THAT_CONVINCE = 8
 LOOKS_KEPT = 64
 
-NOWHERE = (1, 0xFFFF_FFFF)  # what is said of a CPU whose PC is not known
-_CPU = re.compile(r"CPU#(\d+)\s+PC=([0-9a-f]+).*?PSTATE=[0-9a-f]+ \S+ EL(\d)", re.DOTALL)
+_CPU = re.compile(r"CPU#(\d+)\s+PC=([0-9a-f]+)(.*?)PSTATE=[0-9a-f]+ \S+ EL(\d)", re.DOTALL)
+
+
+class _At(NamedTuple):
+    """Where a CPU is."""
+
+    level: int
+    pc: int
+    registers: str = ""
+    """The general ones, as QEMU writes them."""
+
+    def __str__(self) -> str:
+        return f"is in {'Xen' if self.level == 2 else 'a guest'} at {self.pc:#x}"
+
+
+NOWHERE = _At(1, 0xFFFF_FFFF)  # what is said of a CPU whose PC is not known
 
 
 @dataclass(frozen=True)
@@ -53,8 +71,8 @@ class _Look:
     """CPU time by QEMU's thread."""
     queued: dict[int, float]
     """Time it was ready to run but had no CPU of ours, by QEMU's thread."""
-    pcs: dict[int, tuple[int, int]]
-    """Exception level and PC, by CPU; without those that run AArch32."""
+    cpus: dict[int, _At]
+    """Where each CPU is; without those that run AArch32."""
 
 
 class Pulse:
@@ -116,8 +134,8 @@ class Pulse:
             registers = self._qmp.execute("human-monitor-command", command_line="info registers -a")
         finally:
             self._qmp.execute("cont")
-        pcs = {int(m[1]): (int(m[3]), int(m[2], 16)) for m in _CPU.finditer(registers)}
-        return _Look(time.monotonic(), used, queued, pcs)
+        cpus = {int(m[1]): _At(int(m[4]), int(m[2], 16), m[3]) for m in _CPU.finditer(registers)}
+        return _Look(time.monotonic(), used, queued, cpus)
 
     def _since(self, seconds: float) -> list[_Look]:
         """The looks of the last `seconds` or more, as many as convince; nothing while too few."""
@@ -137,25 +155,30 @@ class Pulse:
             used, queued = _shares(looks[0], looks[-1], thread)
             if used > IDLE_USED or used + queued > IDLE_WANTED:
                 return None
-        places = ", ".join(f"CPU {cpu} {_place(*at)}" for cpu, at in looks[-1].pcs.items())
+        places = ", ".join(f"CPU {cpu} {at}" for cpu, at in looks[-1].cpus.items())
         return f"every CPU sleeps: {places}"
 
     def _spinning(self) -> str | None:
         looks = self._since(SPIN_SECONDS)
         for cpu, thread in self._threads.items() if looks else ():
-            seen = [look.pcs.get(cpu, NOWHERE) for look in looks]
-            places = [(level, pc) for level, pc in seen if pc % VECTOR_BYTES]
-            pcs = [pc for level, pc in places if level == 2]
+            seen = [look.cpus.get(cpu, NOWHERE) for look in looks]
+            places = [at for at in seen if at.pc % VECTOR_BYTES]
+            pcs = [at.pc for at in places if at.level == 2]
             if len(pcs) < max(LOOKS_THAT_CONVINCE, len(places)):
                 continue
             used, queued = _shares(looks[0], looks[-1], thread)
-            if max(pcs) - min(pcs) <= SPIN_BYTES and used > SPIN_SHARE * (1 - queued):
-                return f"CPU {cpu} {_place(2, pcs[-1])} and does not get out of there"
+            states = len({at.registers for at in places})
+            if (
+                max(pcs) - min(pcs) <= SPIN_BYTES
+                and states * LOOKS_A_STATE <= len(places)
+                and used > SPIN_SHARE * (1 - queued)
+            ):
+                return f"CPU {cpu} {places[-1]} and does not get out of there"
         return None
 
     def _lost(self) -> str | None:
         looks = self._since(IDLE_SECONDS)
-        pcs = [look.pcs.get(0, NOWHERE)[1] for look in looks]
+        pcs = [look.cpus.get(0, NOWHERE).pc for look in looks]
         if pcs and max(pcs) < NO_VECTORS_BYTES:
             return f"CPU 0 faults at {pcs[-1]:#x}, where no Xen is, without end"
         return None
@@ -167,8 +190,3 @@ def _shares(first: _Look, last: _Look, thread: int) -> tuple[float, float]:
     used = last.used.get(thread, 0) - first.used.get(thread, 0)
     queued = last.queued.get(thread, 0) - first.queued.get(thread, 0)
     return used / seconds, queued / seconds
-
-
-def _place(level: int, pc: int) -> str:
-    where = "Xen" if level == 2 else "a guest"
-    return f"is in {where} at {pc:#x}"

@@ -15,6 +15,7 @@ HYPERCALL = 0xD4000002 | 0xEA1 << 5  # hvc #0xea1
 WFI = 0xD503207F
 HERE = 0x14000000  # b .
 BACK = 0x17FFFFFF  # b .-4
+COUNT = 0x91000400  # add x0, x0, #1
 UNDEFINED = 0  # udf #0
 RETURN = 0xD65F03C0  # ret
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from harness.machines import load_machine, machine_names
 from harness.references import resolve
 from harness.scenarios import SCENARIOS, DomainPlan, Scenario
 from harness.tests.real import kernels
-from harness.tests.real.kernels import HERE, UNDEFINED
+from harness.tests.real.kernels import BACK, COUNT, HERE, UNDEFINED
 from harness.tests.real.poison import PoisonedXen, diverted, poisoned
 
 # Panics, ends and hangs are to be told a second after their sign; on a machine with more to do than
@@ -65,12 +65,14 @@ class Bench:
         *,
         machine: str = "virt-gicv3",
         scenario: Scenario = SCENARIOS["domu"],
+        qemu_args: Sequence[str] = (),
     ) -> Host:
         number = len(self._hosts)
         image = self.directory / f"kernel-{number}"
         image.write_bytes(kernel or kernels.talker("hello\n"))
         directory = self.directory / f"host-{number}"
-        host = Host(xen, load_machine(machine), scenario, directory, default_kernel=image)
+        profile = load_machine(machine)
+        host = Host(xen, profile, scenario, directory, default_kernel=image, qemu_args=qemu_args)
         self._hosts.append(host)
         return host
 
@@ -86,14 +88,14 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     bench.close()
 
 
-def greetings(host: Host, count: int = 1) -> list[str]:
+def greetings(host: Host, count: int = 1, seconds: float = 10) -> list[str]:
     """Wait for `count` domains to say hello, and tell which did."""
 
     def said() -> list[str] | None:
         found = re.findall(r"^(\(d\d+\) |)hello$", host.console.text, re.MULTILINE)
         return found if len(found) >= count else None
 
-    return host.wait(said, 10, "a guest's greeting")
+    return host.wait(said, seconds, "a guest's greeting")
 
 
 def never() -> None:
@@ -241,6 +243,21 @@ def test_a_xen_that_spins_is_hung_where_it_spins(bench: Bench, xen: Build) -> No
         with pytest.raises(XenHung, match=r"CPU 0 is in Xen at 0x2[0-9a-f]+ and does not get out"):
             host.wait(never, 60, "nothing")
     assert time.monotonic() - began < 2 + SOON
+
+
+def test_a_xen_that_gets_on_with_a_long_loop_is_hung_after_the_time_limit_only(
+    bench: Bench, xen: Build
+) -> None:
+    sick = poisoned(xen, bench.directory, AFTER_BOOT, COUNT, BACK)
+    with bench.host(sick) as host, pytest.raises(XenHung, match="nothing came"):
+        host.wait(never, 6, "nothing")
+
+
+def test_a_large_domain_may_take_its_time_on_a_slow_machine(bench: Bench, xen: Build) -> None:
+    """Xen flushes each line of its 2 GiB from the caches: seconds in a short loop."""
+    large = SCENARIOS["domu"].with_(memory_mib=2048)
+    with bench.host(xen, scenario=large, qemu_args=["-singlestep"]) as host:
+        assert greetings(host, seconds=60) == ["(d1) "]
 
 
 def test_a_machine_that_sleeps_is_hung(bench: Bench, xen: Build) -> None:
