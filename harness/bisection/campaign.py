@@ -8,7 +8,7 @@ All cases are searched for together: one look at a commit serves every search th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -103,11 +103,11 @@ class Campaign:
                 break
             self._suspects = suspects
             difference = self._compare_ends()
-        old, new = self._ends()
         findings = tuple(
             self._finding(criterion, search)
             for criterion, search in zip(difference.criteria, searches, strict=True)
         )
+        old, new = self._ends(difference)
         return Findings(old, new, difference, findings)
 
     # ---- the ends
@@ -138,10 +138,12 @@ class Campaign:
             return replace(difference, criteria=tuple(kept))
         raise _other_direction(difference.criteria, self.fixed)
 
-    def _ends(self) -> tuple[Sample, Sample]:
+    def _ends(self, difference: Difference) -> list[Sample]:
         history = self.laboratory.history
-        old, new = self.laboratory.get(Need(history.old), Need(history.new))
-        return old, new
+        unsteady = {case for case, _ in difference.doubts}
+        unsteady |= {one.case for one in difference.criteria if one.wavers}
+        ends = self.laboratory.get(Need(history.old), Need(history.new))
+        return [_told(end, self.cases, unsteady) for end in ends]
 
     # ---- the search
 
@@ -233,7 +235,9 @@ class Campaign:
         answer = search.next()
         assert isinstance(answer, Answer)
         laboratory = self.laboratory
-        bad, *below = laboratory.get(Need(answer.first), *(Need(commit) for commit in answer.below))
+        looked = laboratory.get(Need(answer.first), *(Need(commit) for commit in answer.below))
+        unsteady = {criterion.case} if criterion.wavers else set()
+        bad, *below = (_told(sample, _cases(criterion), unsteady) for sample in looked)
         ends = (laboratory.history.old, laboratory.history.new)
         steps = tuple((c, search.seen[c]) for c in search.steps() if c not in ends)
         good = tuple(
@@ -295,6 +299,22 @@ def _other_direction(criteria: Sequence[Criterion], fixed: bool) -> UsageError:
         message = "nothing got worse from good to bad; it got better"
         advice = "To find what made it better:  --fixed --bad OLD --good NEW"
     return UsageError(message, evidence=cases[:EVIDENCE_LINES], advice=advice)
+
+
+def _told(sample: Sample, cases: Iterable[str], unsteady: Set[str]) -> Sample:
+    """Return what a report has of a sample: the same, whatever else came to be known of it.
+
+    Commits with one binary share their runs, so how many there are depends on the order in which
+    the commits were looked at, and on what earlier searches were about.
+    """
+    names = list(cases)
+    steady = sample.only([name for name in names if name not in unsteady], END_RUNS)
+    runs = {**steady.cases, **sample.only(unsteady & set(names)).cases}
+    return replace(
+        sample,
+        cases={name: runs[name] for name in names if name in runs},
+        boots=sample.boots[:BOOTS],
+    )
 
 
 def _cases(criterion: Criterion) -> tuple[str, ...]:

@@ -12,8 +12,8 @@ from __future__ import annotations
 import io
 import shutil
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness import changes as patches
@@ -58,15 +58,20 @@ class Task:
     commit: str
     setting: Setting
     cases: tuple[str, ...] = ()  # names; none: only build and boot
-    runs: int = 1  # of every case
-    boots: int = 1
+    runs: int = 1  # of every case, with those that are known already
+    boots: int = 1  # likewise
+    known_runs: Mapping[str, int] = field(default_factory=dict)  # of this source, by case
+    known_boots: int = 0
     without: bytes = b""  # a diff to take out: does the answer explain it all?
     output: str = ""  # a directory for logs; "" for one that is thrown away
-    cache: str = ""  # the root of the worker's cache; "" for its user's own
+    cache: str = ""  # the root of the cache that asker and worker share; "" if they share none
 
 
 def evaluate(task: Task) -> Sample:
-    """Look at one commit. Raises what keeps it from being looked at at all."""
+    """Look at one commit, and return what is new: nothing is done again that is remembered.
+
+    Raises what keeps the commit from being looked at at all.
+    """
     cache = Cache(Path(task.cache)) if task.cache else default_cache()
     try:
         tree = _source(task, cache)
@@ -94,45 +99,49 @@ def _source(task: Task, cache: Cache) -> Tree:
 
 def _run(task: Task, built: Build, directory: Path, cache: Cache) -> Sample:
     sample = Sample(task.commit, Reached.RAN, build=built.describe())
-    known = Memory(cache, task.setting.describe()).recall_binary(sample.fingerprint)
-    if known is not None and _suffices(known, task):
+    memory = Memory(cache, task.setting.describe()) if task.cache else None
+    known = memory.recall_binary(sample.fingerprint) if memory is not None else None
+    if known is not None and known.reached is not Reached.RAN:
         return replace(sample, reached=known.reached, reason=known.reason, evidence=known.evidence)
-    try:
-        sample = replace(sample, boots=_boot(built, task, directory, cache))
-    except XenFailure as failure:
-        log = directory / "boot" / "console.log"
-        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-        return replace(
-            sample,
-            reached=Reached.BUILT,
-            reason=str(failure),
-            evidence=tuple(lines[-EVIDENCE_LINES:]),
-        )
-    if not task.cases:
+    runs, boots = _missing(task, known)
+    if not runs and not boots:
         return sample
+    try:
+        sample = replace(sample, boots=_boot(built, task.setting, max(boots, 1), directory, cache))
+    except XenFailure as failure:
+        reason, evidence = str(failure), tuple(failure.evidence[:EVIDENCE_LINES])
+        return replace(sample, reached=Reached.BUILT, reason=reason, evidence=evidence)
     cases: dict[str, tuple[CaseResult, ...]] = {}
-    for number in range(task.runs):
-        for result in _suite(task, built, directory / f"run-{number + 1}"):
+    for number in range(max(runs.values(), default=0)):
+        wanted = [case for case, missing in runs.items() if missing > number]
+        for result in _suite(task, wanted, built, directory / f"run-{number + 1}"):
             cases[result.id] = (*cases.get(result.id, ()), result)
     return replace(sample, cases=cases)
 
 
-def _suffices(known: Sample, task: Task) -> bool:
-    """Whether what was seen of the same binary, built from another source, answers the task."""
-    if known.reached is not Reached.RAN:
-        return True
-    ran = all(known.runs(case) >= task.runs for case in task.cases)
-    return ran and len(known.boots) >= task.boots
+def _missing(task: Task, known: Sample | None) -> tuple[dict[str, int], int]:
+    """Return how many runs of which cases are to be made, and how many boots.
+
+    `known` is what was seen of the same binary, perhaps built from another source.
+    """
+    runs = {
+        case: task.runs - max(task.known_runs.get(case, 0), known.runs(case) if known else 0)
+        for case in task.cases
+    }
+    boots = task.boots - max(task.known_boots, len(known.boots) if known else 0)
+    return {case: count for case, count in runs.items() if count > 0}, max(boots, 0)
 
 
-def _boot(built: Build, task: Task, directory: Path, cache: Cache) -> tuple[float, ...]:
+def _boot(
+    built: Build, setting: Setting, boots: int, directory: Path, cache: Cache
+) -> tuple[float, ...]:
     """Boot the Xen as often as asked, each time to the point where every guest answers."""
     scenario = plainest(built.tree.version)
     seconds = []
-    for _ in range(task.boots):
+    for _ in range(boots):
         shutil.rmtree(directory / "boot", ignore_errors=True)
         with boot(
-            built, load_machine(task.setting.machine), scenario, directory / "boot", cache
+            built, load_machine(setting.machine), scenario, directory / "boot", cache
         ) as host:
             seconds.append(round(host.boot_seconds, 4))
     return tuple(seconds)
@@ -143,9 +152,9 @@ def plainest(version: str) -> Scenario:
     return DEFAULT if release_of(version) >= FIRST_DOM0LESS else SCENARIOS["dom0"]
 
 
-def _suite(task: Task, built: Build, directory: Path) -> list[CaseResult]:
+def _suite(task: Task, cases: Sequence[str], built: Build, directory: Path) -> list[CaseResult]:
     """Run the cases once; raises HarnessError if one of them ended by a fault of our own."""
-    selection = choose(task.cases)
+    selection = choose(cases)
     found = run_suite(Suite(built, task.setting.machine, selection, directory)).cases.values()
     results = [replace(result, id=name(selection, result.id)) for result in found]
     faults = [result for result in results if result.outcome is Outcome.ERROR]

@@ -132,8 +132,6 @@ class Laboratory:
 
     def _begin(self, need: Need, *, ahead: bool) -> None:
         known = self.known(need.commit, need.variant) or Sample(need.commit, Reached.RAN)
-        runs = max(1, need.runs - min((known.runs(case) for case in need.cases), default=0))
-        boots = max(1, need.boots - len(known.boots))
         logs = self.output / "commits" / (need.commit[:12] + ("-reverted" if need.without else ""))
         number = len(list(logs.glob("look-*"))) + 1
         task = Task(
@@ -141,8 +139,10 @@ class Laboratory:
             need.commit,
             self.setting,
             need.cases,
-            runs,
-            boots,
+            need.runs,
+            need.boots,
+            {case: known.runs(case) for case in need.cases},
+            len(known.boots),
             need.without,
             "" if self.workers.elsewhere else str(logs / f"look-{number}"),
             "" if self.workers.elsewhere else str(self.memory.cache.root),
@@ -155,10 +155,10 @@ class Laboratory:
         problem = future.exception()
         if problem is None:
             sample = future.result()
-            self._check(sample, need)
             self._count(sample)
             source = self._source(need.commit) + need.variant
             self._known[source] = self.memory.keep(source, sample)
+            self._check(self._known[source], need)
             self.listen(Event(need.commit, sample=self._known[source]))
             return
         if not isinstance(problem, XenverifyError) and not self.workers.died(problem):

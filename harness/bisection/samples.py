@@ -7,7 +7,7 @@ labels: the few words by which two commits are told apart. Refuses to know: whic
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Self
@@ -92,6 +92,11 @@ class Sample:
         names = {**self.cases, **later.cases}
         cases = {name: self.cases.get(name, ()) + later.cases.get(name, ()) for name in names}
         return replace(later, boots=self.boots + later.boots, cases=cases)
+
+    def only(self, cases: Iterable[str], runs: int | None = None) -> Sample:
+        """Return this sample without other cases, and with the first `runs` of each at most."""
+        kept = {case: self.cases[case][:runs] for case in cases if case in self.cases}
+        return replace(self, cases=kept)
 
     def to_json(self) -> dict[str, Any]:
         """Return this as JSON has it."""

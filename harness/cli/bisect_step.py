@@ -85,11 +85,12 @@ def command(
         diffs = tuple(patch.diff for one in series for patch in one.patches)
         setting = Setting(options, machine, diffs)
         try:
-            sample = evaluate(Task(xen, "", setting, chosen))
+            sample = evaluate(Task(xen, "", setting, chosen, cache=str(cache.root)))
         except XenFailure as failure:  # not one that a case or the boot accounts for
             raise HarnessError(f"Xen went away between two cases: {failure}") from failure
         if sample.reached is Reached.RAN:
-            Memory(cache, setting.describe()).keep(str(sample.build["identity"]), sample)
+            memory = Memory(cache, setting.describe())
+            sample = memory.keep(str(sample.build["identity"]), sample).only(chosen)
     step, reason = judge(sample, Rule(tuple(bad_is or ()), build, boot, fixed))
     page().print(Text(f"{step.name.lower()}  {reason}"), soft_wrap=True)
     return step

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from harness.bisection.campaign import Campaign, Findings
 from harness.bisection.criterion import END_RUNS
 from harness.bisection.evaluation import Setting, Task
 from harness.bisection.history import History
-from harness.bisection.laboratory import Event, Laboratory
+from harness.bisection.laboratory import Effort, Event, Laboratory, Need
 from harness.bisection.memory import Memory
 from harness.bisection.samples import Aspect, Sample
 from harness.bisection.workers import Local, Workers, local
@@ -135,6 +136,21 @@ def test_a_repeated_bisection_looks_at_nothing_and_says_the_same(tmp_path: Path)
         assert reports[0] == reports[1]
         assert first.done
         assert not again.done
+
+
+def test_what_earlier_searches_saw_does_not_change_the_report(tmp_path: Path) -> None:
+    texts = [f"case {word}\nother passed" for word in ["passed"] * 5 + ["failed"] * 4]
+    with bench(tmp_path, *texts) as test:
+        alone = Bench(test.made, tmp_path / "alone").campaign("c0", "c8")
+        expected = report_of(alone)
+        laboratory = test.campaign("c0", "c8").laboratory
+        for name in ("c0", "c5", "c8"):
+            laboratory.get(Need(test.made.ids[name], ("case", "other"), 7))
+        assert report_of(test.campaign("c0", "c8")) == expected
+
+
+def report_of(campaign: Campaign) -> dict[str, Any]:
+    return report.describe(campaign.run(), context(campaign), Effort(), 0)
 
 
 def context(campaign: Campaign) -> report.Context:

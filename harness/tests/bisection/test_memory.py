@@ -87,3 +87,10 @@ def test_when_there_is_no_room_what_was_kept_before_stays(memory: Memory) -> Non
     known = memory.recall("source")
     assert known is not None
     assert known.runs("one") == 1
+
+
+def test_a_sample_can_be_cut_down_to_some_cases_and_runs(memory: Memory) -> None:
+    for _ in range(3):
+        whole = memory.keep("source", seen("c1", "f", "one", "two"))
+    cut = whole.only(["one", "three"], 2)
+    assert (cut.runs("one"), cut.runs("two"), whole.runs("two")) == (2, 0, 3)

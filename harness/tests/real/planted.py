@@ -1,9 +1,12 @@
 """A Xen tree in, a git repository with a history around it out, in which one commit is to blame.
 
-    base ─ docs ─ comment ─ x86 ─ broken ─ still-broken ─ builds ─ merge-a ─ no-boot ─ boots ─ …
-                     └───────────── a1 ─ a2 ─────────────────────────┘
-    … boots ─ panics ─ merge-b ─ notes
-        └─ GUILTY ─ b2 ───┘
+    base ─ docs ─ comment ─ x86 ── merge-a ─ broken ─ still-broken ─ builds ─ no-boot ─ boots ─ …
+                     └── a1 ─ a2 ─────┘
+    … boots ─ panics ──── aside ──── merge-b ─ notes
+                 └─ GUILTY ─ b2 ─ b3 ───┘
+
+Halving leads into both obstacles at once, to `no-boot` and then to `still-broken`, and later to b2
+and GUILTY, which are one binary.
 
 Everything is made by real git with fixed dates: the same tree gives the same commit ids everywhere.
 """
@@ -23,6 +26,7 @@ from harness.trees import Tree
 
 Change = Callable[[str], str | None]
 MEMORY = "xen/common/memory.c"
+KERNEL = "xen/common/kernel.c"
 X86 = "xen/arch/x86/mm.c"
 # The case that fails from GUILTY on; `panics` crashes others, which remove what is mapped.
 CASE = "testcases/shared_info/test_one_mapping.py::test_second_map_is_refused"
@@ -119,12 +123,6 @@ def plant(tree: Tree, path: Path) -> History:
     history.commit("comment")
     history.append(X86, "/* Of no concern to Arm. */")
     history.commit("x86")
-    builds_again = history.edit(EDITS["does-not-build"])
-    history.commit("broken")
-    history.append("xen/common/kernel.c", "/* Nobody can tell what this does. */")
-    history.commit("still-broken")
-    builds_again()
-    history.commit("builds")
 
     history.branch("a", "comment")
     history.append(MEMORY, "/* On a branch. */")
@@ -134,6 +132,12 @@ def plant(tree: Tree, path: Path) -> History:
     history.git("checkout", "--quiet", "main")
     history.merge("merge-a", "a")
 
+    builds_again = history.edit(EDITS["does-not-build"])
+    history.commit("broken")
+    history.append(KERNEL, "/* Nobody can tell what this does. */")
+    history.commit("still-broken")
+    builds_again()
+    history.commit("builds")
     boots_again = history.edit(EDITS["panic-at-boot"])
     history.commit("no-boot")
     boots_again()
@@ -141,12 +145,16 @@ def plant(tree: Tree, path: Path) -> History:
     history.edit(PANIC_ON_REMOVAL)
     history.commit("panics")
 
-    history.branch("b", "boots")
+    history.branch("b", "panics")
     history.edit(EDITS["allow-second-map"])
     history.commit("GUILTY")
-    history.append("xen/common/kernel.c", 'const char xenverify_branch_b[] = "b";')
+    history.append(MEMORY, "/* The same binary as before. */")
     history.commit("b2")
+    history.append(MEMORY, 'const char xenverify_branch_b[] = "b";')
+    history.commit("b3")
     history.git("checkout", "--quiet", "main")
+    history.append(KERNEL, 'const char xenverify_aside[] = "aside";')
+    history.commit("aside")
     history.merge("merge-b", "b")
     history.append("README", "The end.")
     history.commit("notes")

@@ -15,6 +15,11 @@ from typing import Any
 
 import pytest
 
+from harness.bisection.evaluation import Setting
+from harness.bisection.history import between
+from harness.bisection.laboratory import Laboratory, Need
+from harness.bisection.memory import Memory
+from harness.bisection.workers import local
 from harness.builds import BuildOptions, build
 from harness.cache import Cache
 from harness.references import resolve
@@ -89,9 +94,22 @@ def test_the_guilty_commit_is_found_twice_with_identical_reports(
     (finding,) = reports[0][1]["findings"]
     assert finding["commit"]["commit"] == history.ids["GUILTY"]
     assert finding["reverted"]["outcome"] == "changed"
+    names = {commit: name for name, commit in history.ids.items()}
+    assert {names[step["commit"]]: step["mark"] for step in finding["steps"]} == {
+        "no-boot": "skipped",
+        "still-broken": "skipped",
+        "panics": "as old",
+        "b2": "as new",
+        "GUILTY": "as new",
+    }
+    why = {names[step["commit"]]: step["why"] for step in finding["steps"]}
+    assert "xenverify: no further" in why["no-boot"], why
+    assert "what_nobody_declared" in why["still-broken"], why
+    twins = {names[s["commit"]]: names.get(s["same_binary_as"]) for s in finding["steps"]}
+    assert twins["GUILTY"] == "b2"
     assert reports[0][1]["range"]["sharing"] == {
         "changes nothing the hypervisor is built from": 2,
-        "changes other architectures only": 1,
+        "changes other architectures only": 2,
     }
     after = history.git("status", "--porcelain"), history.git("rev-parse", "HEAD")
     assert after == before, "the user's clone is only read"
@@ -175,6 +193,44 @@ def test_other_architectures_are_of_no_concern_to_a_build(
     reference: str, cache: Cache, tmp_path: Path
 ) -> None:
     others_do_not_matter(resolve(reference, cache), cache, tmp_path)
+
+
+def test_one_binary_from_two_sources_is_run_as_often_as_asked_and_no_more(
+    history: History, forgetful: Path, tmp_path: Path
+) -> None:
+    """`comment` is the same binary as `base`."""
+    cache = Cache(forgetful)
+    place = f"git:{history.path}"
+    repository = resolve(f"{place}@{history.ids['notes']}", cache).repository
+    setting = Setting(BuildOptions(), "virt-gicv3")
+    with local(1) as workers:
+        laboratory = Laboratory(
+            between(repository, history.ids["base"], history.ids["notes"]), place, setting,
+            workers, Memory(cache, setting.describe()), tmp_path / "logs",
+        )  # fmt: skip
+        for name, asked, runs in (("base", 2, 2), ("comment", 1, 2), ("comment", 3, 3)):
+            (sample,) = laboratory.get(Need(history.ids[name], (CASE,), asked))
+            assert sample.runs(CASE) == runs, name
+    looks = sorted(path.parent.parent.name for path in tmp_path.glob("logs/commits/*/*/run-*"))
+    assert looks == sorted([history.ids["base"][:12]] * 2 + [history.ids["comment"][:12]])
+
+
+def test_a_step_that_is_repeated_says_the_same(history: History, forgetful: Path) -> None:
+    """It does so from memory; an answer that is forgotten must not look like a good one."""
+    step = xenverify("bisect-step", "--quiet", "--xen", f"git:{history.path}@{history.ids['b2']}")
+    environment = {**os.environ, "XENVERIFY_CACHE": str(forgetful)}
+
+    def judged(case: str) -> tuple[int, str]:
+        done = subprocess.run(
+            [*step, case], env=environment, capture_output=True, text=True, check=False
+        )
+        return done.returncode, done.stdout
+
+    first = judged(CASE)
+    assert first[0] == 1, first
+    assert judged(CASE) == first
+    other = judged(OTHER_CASE)
+    assert other[0] == 1 and "crashed" in other[1], other
 
 
 def test_other_architectures_are_of_no_concern_to_a_newer_xen_either(
