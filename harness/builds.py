@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Event
 
-from harness import kconfig
+from harness import compiling, kconfig
 from harness.buildlog import decisive_lines, ran_out_of_room
 from harness.cache import NEVER, Cache, Cancelled, DamagedEntryError
 from harness.errors import BuildError, HarnessError, UsageError
@@ -39,10 +39,8 @@ PRODUCTS = {
     "config": Path("xen/.config"),
 }
 LOG = "build.log"
-HEADERS = ".xenverify-headers"  # beside the source's top level; see _header_names
 RECORD = "build.json"
 # What Xen would otherwise say of time and place; equal sources must give equal bytes.
-EPOCH = 315532800  # 1980; gzip takes no time before 1970-01-01 00:00:01
 IDENTITY = {
     "XEN_BUILD_DATE": "undated",
     "XEN_BUILD_TIME": "undated",
@@ -230,7 +228,13 @@ class _Job:
             require(program)
         self._progress(f"building {self._tree.label}")
         with self._cache.scratch("build") as source:
-            sandbox = self._sandbox(source)
+            sandbox = compiling.place(
+                source,
+                self._toolchain,
+                self._cache,
+                trusted=not self._tree.changes,
+                confined=self._options.sandbox,
+            )
             sandbox.check()
             self._checkout(source)
             started = time.monotonic()
@@ -255,24 +259,6 @@ class _Job:
         whole = {"build": record, "tree": tree, "options": asdict(self._options)}
         (directory / RECORD).write_text(json.dumps(whole, default=str))
 
-    def _sandbox(self, source: Path) -> Sandbox:
-        """Return the place to build in.
-
-        Of the compiler cache, code under review may only read: what it wrote there could get into
-        later builds of other trees.
-        """
-        ccache = None
-        if shutil.which("ccache") is not None:
-            ccache = self._cache.root / "ccache"
-            ccache.mkdir(parents=True, exist_ok=True)
-        return Sandbox(
-            directory=source,
-            readable=self._toolchain.homes,
-            ccache=ccache,
-            ccache_writable=not self._tree.changes,
-            confined=self._options.sandbox,
-        )
-
     def _checkout(self, source: Path) -> None:
         try:
             self._tree.checkout(source)
@@ -280,7 +266,7 @@ class _Job:
             if self._cache.is_full():  # git does not say why it cannot write
                 raise self._cache.full() from None
             raise
-        (source / HEADERS).write_text(_header_names(source))
+        compiling.note_headers(source)
 
     def _configure(self, sandbox: Sandbox, log: Path) -> None:
         """Make .config from Xen's defconfig and the wishes, and see that they took."""
@@ -293,7 +279,9 @@ class _Job:
         kconfig.check(
             _own_file(source, PRODUCTS["config"]).read_text(), self._wishes, self._tree.label
         )
-        os.utime(config, (EPOCH, EPOCH))  # gzip of Xen 4.14 puts the time into the binary
+        os.utime(
+            config, (compiling.EPOCH, compiling.EPOCH)
+        )  # gzip of Xen 4.14 puts the time into the binary
 
     def _run_make(self, sandbox: Sandbox, log: Path, goal: str) -> None:
         """Run make in the source's xen/; raises BuildError with the log's decisive lines."""
@@ -301,7 +289,7 @@ class _Job:
         with log.open("ab") as output:
             status = sandbox.run(
                 [*where, *self._variables(sandbox), goal],
-                environment=self._environment(sandbox),
+                environment=compiling.environment(sandbox),
                 log=output,
                 cancelled=self._cancelled,
             )
@@ -326,48 +314,15 @@ class _Job:
             f"-ffile-prefix-map={sandbox.inside}=/xen",
             *extra_flags(self._tree.release),
         ]
-        compiler = f"ccache {toolchain.compiler}" if sandbox.ccache else str(toolchain.compiler)
         variables = {
             "XEN_TARGET_ARCH": toolchain.arch,
             "CROSS_COMPILE": toolchain.prefix,
-            "CC": compiler,
+            "CC": compiling.compiler(toolchain, sandbox),
             "PYTHON": "python3",  # Xen up to 4.12 asks for "python"
             "EXTRA_CFLAGS_XEN_CORE": " ".join(flags),
             **IDENTITY,
         }
         return [f"{name}={value}" for name, value in variables.items()]
-
-    def _environment(self, sandbox: Sandbox) -> dict[str, str]:
-        """Return the whole environment of a build; nothing of the user's gets in."""
-        environment = {
-            "PATH": "/usr/local/bin:/usr/bin:/bin",
-            "HOME": str(sandbox.inside),
-            "LC_ALL": "C",
-            "TZ": "UTC",
-            "SOURCE_DATE_EPOCH": str(EPOCH),
-        }
-        if sandbox.ccache_inside is not None:
-            environment |= {
-                "CCACHE_DIR": str(sandbox.ccache_inside),
-                "CCACHE_MAXSIZE": "2G",
-                "CCACHE_DEPEND": "1",  # cold, 9 % more CPU than no ccache; 25 % without this
-                "CCACHE_NOCOMPRESS": "1",
-                "CCACHE_EXTRAFILES": str(sandbox.inside / HEADERS),
-            }
-            if not sandbox.ccache_writable:
-                environment |= {"CCACHE_READONLY": "1", "CCACHE_TEMPDIR": "/tmp"}
-        return environment
-
-
-def _header_names(source: Path) -> str:
-    """Return a text that is another one when `#include` could find another file than before.
-
-    ccache looks at the headers that a compilation read the last time, so it does not see a new one
-    that comes first in the search path ("caveats" of its direct mode); nor one that Kbuild makes.
-    """
-    names = [str(path.relative_to(source)) for path in source.rglob("*.h")]
-    makers = [path for name in ("Makefile", "Kbuild") for path in source.glob(f"**/asm/{name}")]
-    return "\n".join([*sorted(names), *(path.read_text() for path in sorted(makers)), ""])
 
 
 def _own_file(source: Path, name: Path) -> Path:

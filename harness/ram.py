@@ -7,10 +7,10 @@ lies in the RAM, this does not know.
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 from collections.abc import Iterator
 
+from harness.anonymous import anonymous_memory
 from harness.errors import HarnessError
 
 
@@ -25,13 +25,7 @@ class Ram:
         self.base = base
         self.size = size
         try:
-            self.fd = os.memfd_create("xenverify-ram", os.MFD_CLOEXEC)
-            try:
-                os.ftruncate(self.fd, size)
-                self._map = mmap.mmap(self.fd, size)
-            except BaseException:
-                os.close(self.fd)
-                raise
+            self.fd, self._map = anonymous_memory("xenverify-ram", size)
         except OSError as problem:
             raise HarnessError(f"no {size >> 20} MiB for the guest's RAM: {problem}") from problem
         self.view = memoryview(self._map)

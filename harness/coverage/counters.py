@@ -8,7 +8,6 @@ addresses are of, this refuses to know.
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import zlib
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from harness.anonymous import anonymous_memory
 from harness.coverage.plugin import NoCoverage, arguments
 
 INSTRUCTION = 4  # bytes, on arm64
@@ -84,13 +84,7 @@ class Counters:
         self.low = low
         size = (high - low) // INSTRUCTION * COUNTER
         try:
-            self.fd = os.memfd_create("xenverify-counters", os.MFD_CLOEXEC)
-            try:
-                os.ftruncate(self.fd, size)
-                self._map = mmap.mmap(self.fd, size)
-            except BaseException:
-                os.close(self.fd)
-                raise
+            self.fd, self._map = anonymous_memory("xenverify-counters", size)
         except OSError as error:
             raise NoCoverage(f"lines are not counted: no {size} bytes for it: {error}") from error
         self.descriptors = (self.fd,)

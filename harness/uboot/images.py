@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
-from harness import kconfig
+from harness import compiling, kconfig
 from harness.buildlog import decisive_lines, ran_out_of_room
 from harness.cache import NEVER, Cache
 from harness.errors import BuildError, HarnessError, UsageError
@@ -30,7 +30,7 @@ from harness.trees import Tree
 from harness.uboot import edits
 from harness.uboot.edits import Flavour
 
-RECIPE = 1
+RECIPE = 2
 DEFCONFIG = "configs/xenguest_arm64_defconfig"
 FRAGMENTS = {
     Flavour.TOOLSTACK: edits.OURS / "toolstack.config",
@@ -39,7 +39,6 @@ FRAGMENTS = {
 PRODUCT = "u-boot.bin"
 LOG = "build.log"
 RECORD = "uboot.json"
-EPOCH = "0"
 # U-Boot's tools for its build machine want OpenSSL, whether they are asked to sign or not.
 OPENSSL = Path("/usr/include/openssl/evp.h")
 
@@ -132,9 +131,16 @@ class _Job:
                 advice="Install them:  sudo apt install libssl-dev",
             )
         with self._cache.scratch("u-boot") as source:
-            sandbox = self._sandbox(source)
+            sandbox = compiling.place(
+                source,
+                self._toolchain,
+                self._cache,
+                trusted=not self._tree.changes,
+                confined=self._confined,
+            )
             sandbox.check()
             self._tree.checkout(source)
+            compiling.note_headers(source)
             unmaps = "XENMEM_remove_from_physmap" in self._read(source / edits.HYPERVISOR)
             defconfig = self._read(source / DEFCONFIG)
             edits.edit(source, self._flavour)
@@ -148,19 +154,6 @@ class _Job:
             shutil.copyfile(source / PRODUCT, directory / PRODUCT, follow_symlinks=False)
         (directory / RECORD).write_text(json.dumps(record))
 
-    def _sandbox(self, source: Path) -> Sandbox:
-        ccache = None
-        if shutil.which("ccache") is not None:
-            ccache = self._cache.root / "ccache"
-            ccache.mkdir(parents=True, exist_ok=True)
-        return Sandbox(
-            directory=source,
-            readable=self._toolchain.homes,
-            ccache=ccache,
-            ccache_writable=not self._tree.changes,  # as for Xen: see builds.py
-            confined=self._confined,
-        )
-
     def _read(self, path: Path) -> str:
         """Return the text of a file that every U-Boot for Xen guests has."""
         try:
@@ -172,23 +165,17 @@ class _Job:
             ) from None
 
     def _run_make(self, sandbox: Sandbox, log: Path, *goals: str) -> None:
-        prefix, compiler = self._toolchain.prefix, str(self._toolchain.compiler)
-        if sandbox.ccache is not None:
-            compiler = f"ccache {compiler}"
-        variables = [f"CROSS_COMPILE={prefix}", f"CC={compiler}"]
+        variables = [
+            f"CROSS_COMPILE={self._toolchain.prefix}",
+            f"CC={compiling.compiler(self._toolchain, sandbox)}",
+        ]
         command: list[str | Path] = [require("make"), "-C", sandbox.inside, *variables, *goals]
-        environment = {
-            "PATH": "/usr/local/bin:/usr/bin:/bin",
-            "HOME": str(sandbox.inside),
-            "LC_ALL": "C",
-            "TZ": "UTC",
-            "SOURCE_DATE_EPOCH": EPOCH,
-        }
-        if sandbox.ccache_inside is not None:
-            environment["CCACHE_DIR"] = str(sandbox.ccache_inside)
         with log.open("ab") as output:
             status = sandbox.run(
-                command, environment=environment, log=output, cancelled=self._cancelled
+                command,
+                environment=compiling.environment(sandbox),
+                log=output,
+                cancelled=self._cancelled,
             )
         if status != 0:
             text = log.read_text(errors="replace")
