@@ -25,6 +25,7 @@ CHUNK = 1 << 16
 # waking up for each costs QEMU and us half as much again as the whole boot.
 LITTLE = 256
 NAP_SECONDS = 0.002
+LONGEST_CRASH = 20  # times the silence that ends it
 
 
 class Console:
@@ -66,10 +67,15 @@ class Console:
         return self._detector.sick
 
     def crash(self, seconds: float = 0) -> Crash | None:
-        """The crash Xen announced, None if there is none; waits up to `seconds` for its end."""
+        """The crash Xen announced, None if there is none.
+
+        Waits for its end until nothing was said for `seconds`, but not for one that never ends.
+        """
+        deadline = time.monotonic() + LONGEST_CRASH * seconds
         with self._changed:
-            if self._detector.sick:
-                self._changed.wait_for(lambda: self._detector.whole or self.closed, seconds)
+            while self._detector.sick and not (self._detector.whole or self.closed):
+                if not self._changed.wait(seconds) or time.monotonic() > deadline:
+                    break
             return self._detector.crash
 
     def wait_for_text(self, mark: int, seconds: float) -> bool:

@@ -168,6 +168,15 @@ def _commit_of(revision: str, *repository: str | Path) -> str | None:
         return None
 
 
+def _kind_of(revision: str, *repository: str | Path) -> str | None:
+    """Return what a revision names in git's words, such as "blob"; None if it names nothing."""
+    try:
+        name = run_git(*repository, "rev-parse", "--verify", "--end-of-options", revision)
+        return run_git(*repository, "cat-file", "-t", name.decode().split()[-1]).decode().strip()
+    except GitError:
+        return None
+
+
 def _find_commit(location: Location, *repository: str | Path, shallow: bool) -> str:
     """Return the commit that the revision names; raises UsageError with what is near it."""
     commit = _commit_of(location.revision, *repository)
@@ -177,6 +186,11 @@ def _find_commit(location: Location, *repository: str | Path, shallow: bool) -> 
         raise UsageError(
             f"{location.place} is a shallow clone and has no revision {location.revision}",
             advice="`git fetch --unshallow --tags` in it brings the rest.",
+        )
+    if kind := _kind_of(location.revision, *repository):
+        raise UsageError(
+            f"{location.revision} in {location.place} is a {kind}, not a commit",
+            advice="Name a commit, or a branch or tag of one.",
         )
     listing = run_git(*repository, "for-each-ref", "--format=%(refname)").decode().split()
     names = [re.sub(r"^refs/(heads|tags|remotes)/", "", name) for name in listing]

@@ -36,7 +36,8 @@ XEN_BOOTARGS = "console=dtuart loglvl=all guest_loglvl=all bootscrub=0 noreboot"
 BUILD_ID = re.compile(r"^\(XEN\) .*\bbuild-id: ([0-9a-f]+)\n", re.MULTILINE)
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 BOOT_SECONDS = 30.0
-# Xen says its last word right after its first; longer than this, and it died of dying.
+# Xen says its last words one right after the other; silent for longer, and it died of dying. On a
+# busy machine it takes long to say them all, and half a headline would be another crash.
 LAST_WORD_SECONDS = 0.8
 SOCKET_BUFFER = 1 << 20  # as much of it as the kernel allows
 # While waiting: this long without sleeping at all, for most answers take microseconds.

@@ -34,6 +34,10 @@ from harness.trees import Tree
 
 EVIDENCE_LINES = 12
 
+# What a look leaves in its directory as it goes on: by these it can be seen how far it is.
+BOOT = "boot"
+RUN = "run-{}"
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -65,6 +69,13 @@ class Task:
     without: bytes = b""  # a diff to take out: does the answer explain it all?
     output: str = ""  # a directory for logs; "" for one that is thrown away
     cache: str = ""  # the root of the cache that asker and worker share; "" if they share none
+
+
+def stage(logs: Path) -> str:
+    """Return in a word or two what a look is at, by the directory it fills."""
+    if (logs / RUN.format(1)).exists():
+        return f"run {sum(1 for _ in logs.glob(RUN.format('*')))} of its cases"
+    return "booting" if (logs / BOOT).exists() else "building"
 
 
 def evaluate(task: Task) -> Sample:
@@ -114,7 +125,7 @@ def _run(task: Task, built: Build, directory: Path, cache: Cache) -> Sample:
     cases: dict[str, tuple[CaseResult, ...]] = {}
     for number in range(max(runs.values(), default=0)):
         wanted = [case for case, missing in runs.items() if missing > number]
-        for result in _suite(task, wanted, built, directory / f"run-{number + 1}"):
+        for result in _suite(task, wanted, built, directory / RUN.format(number + 1)):
             cases[result.id] = (*cases.get(result.id, ()), result)
     return replace(sample, cases=cases)
 
@@ -139,10 +150,8 @@ def _boot(
     scenario = plainest(built.tree.version)
     seconds = []
     for _ in range(boots):
-        shutil.rmtree(directory / "boot", ignore_errors=True)
-        with boot(
-            built, load_machine(setting.machine), scenario, directory / "boot", cache
-        ) as host:
+        shutil.rmtree(directory / BOOT, ignore_errors=True)
+        with boot(built, load_machine(setting.machine), scenario, directory / BOOT, cache) as host:
             seconds.append(round(host.boot_seconds, 4))
     return tuple(seconds)
 

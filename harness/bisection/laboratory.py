@@ -48,6 +48,7 @@ class Event:
     ahead: bool = False  # begun before anybody waits for it
     sample: Sample | None = None  # None: it is being looked at now
     remembered: bool = False
+    logs: Path | None = None  # where its logs come to be, if on this machine
 
 
 @dataclass
@@ -132,8 +133,7 @@ class Laboratory:
 
     def _begin(self, need: Need, *, ahead: bool) -> None:
         known = self.known(need.commit, need.variant) or Sample(need.commit, Reached.RAN)
-        logs = self.output / "commits" / (need.commit[:12] + ("-reverted" if need.without else ""))
-        number = len(list(logs.glob("look-*"))) + 1
+        logs = self._logs(need)
         task = Task(
             f"{self.place}@{need.commit}",
             need.commit,
@@ -144,11 +144,20 @@ class Laboratory:
             {case: known.runs(case) for case in need.cases},
             len(known.boots),
             need.without,
-            "" if self.workers.elsewhere else str(logs / f"look-{number}"),
+            str(logs) if logs is not None else "",
             "" if self.workers.elsewhere else str(self.memory.cache.root),
         )
-        self.listen(Event(need.commit, ahead=ahead))
+        self.listen(Event(need.commit, ahead=ahead, logs=logs))
         self._running[self.workers.submit(self.look, task)] = need
+
+    def _logs(self, need: Need) -> Path | None:
+        """Return where this look's logs go; None if they are thrown away elsewhere."""
+        if self.workers.elsewhere:
+            return None
+        commit = (
+            self.output / "commits" / (need.commit[:12] + ("-reverted" if need.without else ""))
+        )
+        return commit / f"look-{len(list(commit.glob('look-*'))) + 1}"
 
     def _end(self, future: Future[Sample], need: Need) -> None:
         """Keep what came; try again what failed by our own fault."""

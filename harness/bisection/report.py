@@ -1,7 +1,7 @@
-"""Findings in, what a report says out: values for JSON, and lines of plain text.
+"""Findings in, what a report says out: lines of plain text.
 
-Comes in: `Findings`, the history, and what it took. Goes out: a dict and a list of lines.
-Refuses to know: where they are shown.
+Comes in: `Findings`, the history, and what it took. Goes out: a list of lines; record.py has the
+same as values. Refuses to know: where they are shown.
 
 Everything but the effort depends on the commits alone: a bisection that is repeated, or was
 interrupted, says the very same.
@@ -9,22 +9,24 @@ interrupted, says the very same.
 
 from __future__ import annotations
 
+import math
 import shlex
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from harness.bisection.campaign import Finding, Findings
-from harness.bisection.criterion import counted
-from harness.bisection.history import Commit, History
+from harness.bisection.criterion import DOUBT, counted
+from harness.bisection.history import History
 from harness.bisection.laboratory import Effort
 from harness.bisection.samples import Aspect, Reached, Sample
 from harness.bisection.search import Mark
 
 WIDTH = 100
+NARROWEST = 24  # a column of evidence
 EVIDENCE_LINES = 12
+EVIDENCE_CASES = 3  # of one answer; JSON has them all
 MARKED = {Mark.GOOD: "as old", Mark.BAD: "as new", Mark.SKIP: "skipped"}
 BUILD_AND_BOOT = "build and boot"
 
@@ -40,29 +42,6 @@ class Context:
     words: tuple[str, ...]  # options that say how to build and run, for a command
     command: str  # what bisects again
     aspect: Aspect
-
-
-def describe(
-    findings: Findings, context: Context, effort: Effort, seconds: float
-) -> dict[str, Any]:
-    """Return the report as JSON has it."""
-    history = context.history
-    return {
-        "range": {
-            "repository": context.place.removeprefix("git:"),
-            "old": _commit(history.describe(history.old)) | {"named": context.old_name},
-            "new": _commit(history.describe(history.new)) | {"named": context.new_name},
-            "commits": len(history.commits),
-            "distinct": len(history.graph.nodes),
-            "sharing": dict(Counter(history.reasons.values())),
-        },
-        "told_apart_by": str(context.aspect),
-        "ends": {"old": _sample(findings.old), "new": _sample(findings.new)},
-        "untrusted": dict(findings.difference.doubts),
-        "findings": [_finding(one, context) for one in findings.findings],
-        "command": context.command,
-        "effort": {**asdict(effort), "seconds": round(seconds, 1)},
-    }
 
 
 def compose(findings: Findings, context: Context) -> list[str]:
@@ -81,11 +60,12 @@ def cost(effort: Effort, seconds: float) -> str:
     failed = f", {effort.failed_builds} failed to build" if effort.failed_builds else ""
     return (
         f"{effort.looks} looks at commits ({built}{failed}, {effort.cached_builds} cached), "
-        f"{effort.remembered} remembered, {_clock(seconds)}"
+        f"{effort.remembered} remembered, {clock(seconds)}"
     )
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Return a time as a person reads it."""
     return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds // 60)} min {seconds % 60:.0f} s"
 
 
@@ -111,12 +91,21 @@ def _range(findings: Findings, context: Context) -> Iterator[str]:
     yield f"between  {commits} commits, {len(history.graph.nodes)} with a source of their own"
     if sharing:
         yield f"         {sharing[2:]}"
+    yield from _ends(findings)
+
+
+def _ends(findings: Findings) -> Iterator[str]:
+    """Say what each case gave at both ends; cases that gave the same are counted only."""
+    alike: dict[tuple[str, str], list[Finding]] = {}
     for one in findings.findings:
-        good, bad = (
+        old, new = (
             counted(end.labels(one.criterion.case, one.criterion.aspect))
             for end in (findings.old, findings.new)
         )
-        yield f"ends     {_case(one)}: old {good}; new {bad}"
+        alike.setdefault((old, new), []).append(one)
+    for (old, new), group in alike.items():
+        name = _case(group[0]) if len(group) == 1 else f"{len(group)} cases"
+        yield f"ends     {name}: old {old}; new {new}"
 
 
 def _plural(count: int, reason: str) -> str:
@@ -144,14 +133,16 @@ def _told(group: Sequence[Finding], context: Context) -> Iterator[str]:
     yield ""
     yield from _steps(first, history)
     yield ""
-    for one in group:
+    for one in group[:EVIDENCE_CASES]:
         yield from _evidence(one, history)
+    if len(group) > EVIDENCE_CASES:
+        more = _counted(len(group) - EVIDENCE_CASES, "more case")
+        yield f"  {more}: see bisect.json for the evidence"
     yield from _neighbours(first, history)
     if first.revert is not None:
         yield f"  without it  {_reverted(first)}"
     yield "  by hand"
-    for sample in (*first.good[:1], first.bad):
-        yield f"    {_by_hand(sample, group, context)}"
+    yield from (f"    {line}" for line in _by_hand(first, context))
 
 
 def _named(commit: str, history: History) -> Iterator[str]:
@@ -177,7 +168,14 @@ def _suspects(finding: Finding, history: History) -> Iterator[str]:
 
 
 def _steps(finding: Finding, history: History) -> Iterator[str]:
-    yield "  looked at"
+    skipped = sum(seen.mark is Mark.SKIP for _, seen in finding.steps)
+    distinct = len(history.graph.nodes)
+    yield (
+        f"  looked at  {_counted(len(finding.steps), 'commit')}, {skipped} skipped; "
+        f"to halve {distinct} takes {math.ceil(math.log2(max(distinct, 1)))}"
+    )
+    if finding.criterion.wavers:
+        yield f"  {_confidence(finding)}"
     for commit, seen in finding.steps:
         what = history.describe(commit)
         yield f"    {what.id[:10]}  {MARKED[seen.mark]:<8} {_shorten(what.subject, 76)}"
@@ -185,6 +183,26 @@ def _steps(finding: Finding, history: History) -> Iterator[str]:
             yield f"{'':26}{_shorten(seen.reason, 72)}"
         if commit in finding.twins:
             yield f"{'':26}the same binary as {finding.twins[commit][:10]}"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def confidence(finding: Finding) -> float:
+    """Return how probable it is at least that no commit of a wavering case was judged wrongly."""
+    judged = sum(seen.mark is not Mark.SKIP for _, seen in finding.steps)
+    return float((1 - DOUBT) ** judged) if finding.criterion.wavers else 1.0
+
+
+def _confidence(finding: Finding) -> str:
+    criterion = finding.criterion
+    rates = (criterion.bad_rate_of_good, criterion.bad_rate_of_bad)
+    old, new = (f"{rate:.0%}" for rate in rates)
+    return (
+        f"wavers: {criterion.bad} in {old} of the runs at the old end, {new} at the new; "
+        f"every commit judged rightly: {math.floor(1000 * confidence(finding)) / 10:.1f} %"
+    )
 
 
 def _evidence(finding: Finding, history: History) -> Iterator[str]:
@@ -214,7 +232,7 @@ def _shown(sample: Sample, case: str, aspect: Aspect) -> list[str]:
     lines += [told.message] if told.message else []
     lines += told.crash or told.evidence
     lines += [f"after  {operation}" for operation in told.operations[-4:]]
-    said = [line for line in told.console.splitlines() if line.strip()]
+    said = [line for line in told.console.splitlines() if line.removeprefix("(XEN)").strip(" *")]
     return lines + [f"Xen said  {line}" for line in said[:EVIDENCE_LINES]]
 
 
@@ -243,30 +261,50 @@ def _reverted(finding: Finding) -> str:
     return f"{words[finding.revert.outcome]} ({_one_line(finding.revert.words)})"
 
 
-def _by_hand(sample: Sample, group: Sequence[Finding], context: Context) -> str:
-    reference = f"{context.place}@{sample.commit[:12]}"
-    cases = [one.criterion.case for one in group if one.criterion.case]
-    if sample.reached in (Reached.UNCHANGED, Reached.SOURCE) or not cases:
-        return shlex.join(["xenverify", "build", reference, *context.words])
-    return shlex.join(["xenverify", "run", *cases, "--xen", reference, *context.words])
+def _by_hand(finding: Finding, context: Context) -> Iterator[str]:
+    """Yield the commands that repeat the two decisive looks, and the one without the commit."""
+    for sample in (*finding.good[:1], finding.bad):
+        yield shlex.join(again(sample.reached, sample.commit, finding, context))
+    if len(finding.steps) > len(finding.good[:1]) + 1:
+        yield "(and so with every other commit that was looked at)"
+    revert = finding.revert
+    if revert is not None and revert.sample is not None and "--with" not in context.words:
+        new = context.history.new
+        words = again(revert.sample.reached, new, finding, context)
+        yield shlex.join([*words, "--with", f"git:{finding.answer.first[:12]}", "--reverse"])
+
+
+def again(reached: Reached, commit: str, finding: Finding, context: Context) -> list[str]:
+    """Return the command that looks at a commit again."""
+    reference = f"{context.place}@{commit[:12]}"
+    case = finding.criterion.case
+    if reached in (Reached.UNCHANGED, Reached.SOURCE) or not case:
+        return ["xenverify", "build", reference, *context.words]
+    return ["xenverify", "run", case, "--xen", reference, *context.words]
 
 
 def side_by_side(left: Sequence[str], right: Sequence[str], width: int) -> list[str]:
-    """Return two columns of text, each line wrapped to its half."""
+    """Return two columns of text that fill the width; who says little gets little of it."""
+    longest = [max(map(len, lines), default=0) for lines in (left, right)]
     half = (width - 3) // 2
-
-    def wrapped(lines: Sequence[str]) -> list[str]:
-        return [
+    if min(longest) < half:
+        narrow = max(min(longest), NARROWEST)
+        widths = (narrow, width - 3 - narrow)
+        widths = widths if longest[0] <= longest[1] else (widths[1], widths[0])
+    else:
+        widths = (half, half)
+    columns = [
+        [
             part
             for line in lines
-            for part in textwrap.wrap(line, half, subsequent_indent="  ", break_on_hyphens=False)
+            for part in textwrap.wrap(line, room, subsequent_indent="  ", break_on_hyphens=False)
             or [""]
         ]
-
-    columns = wrapped(left), wrapped(right)
+        for lines, room in zip((left, right), widths, strict=True)
+    ]
     height = max(map(len, columns))
     rows = zip(*(column + [""] * (height - len(column)) for column in columns), strict=True)
-    return [f"{one:<{half}} | {other}".rstrip() for one, other in rows]
+    return [f"{one:<{widths[0]}} | {other}".rstrip() for one, other in rows]
 
 
 def _one_line(text: str) -> str:
@@ -275,71 +313,3 @@ def _one_line(text: str) -> str:
 
 def _shorten(text: str, width: int) -> str:
     return textwrap.shorten(text, width, placeholder=" …")
-
-
-def _commit(commit: Commit) -> dict[str, Any]:
-    return {
-        "commit": commit.id,
-        "subject": commit.subject,
-        "author": commit.author,
-        "date": commit.date,
-    }
-
-
-def _sample(sample: Sample) -> dict[str, Any]:
-    return {
-        "commit": sample.commit,
-        "reached": str(sample.reached),
-        "reason": sample.reason,
-        "evidence": list(sample.evidence),
-        "fingerprint": sample.fingerprint,
-        "cases": {
-            case: {
-                "outcomes": [str(run.outcome) for run in runs],
-                "message": next((run.message for run in runs if run.message), ""),
-                "crash": list(next((run.crash for run in runs if run.crash), ())),
-                "console": runs[0].console,
-            }
-            for case, runs in sample.cases.items()
-        },
-    }
-
-
-def _finding(finding: Finding, context: Context) -> dict[str, Any]:
-    history, answer = context.history, finding.answer
-    seen = dict(finding.steps)
-    return {
-        "case": finding.criterion.case or BUILD_AND_BOOT,
-        "from": finding.criterion.good,
-        "to": finding.criterion.bad,
-        "certain": answer.certain,
-        "fork_point_is_like_new": answer.bad_base,
-        "commit": _commit(history.describe(answer.first)) if answer.certain else None,
-        "suspects": [
-            _commit(history.describe(commit))
-            | {
-                "why": "not tried: between two that fail alike"
-                if commit in answer.presumed
-                else seen[commit].reason
-                if commit in seen
-                else ""
-            }
-            for commit in answer.suspects
-        ],
-        "below": list(answer.below),
-        "inherited": list(answer.inherited),
-        "steps": [
-            _commit(history.describe(commit))
-            | {
-                "mark": MARKED[step.mark],
-                "why": step.reason,
-                "same_binary_as": finding.twins.get(commit),
-            }
-            for commit, step in finding.steps
-        ],
-        "before": [_sample(sample) for sample in finding.good],
-        "after": _sample(finding.bad),
-        "reverted": None
-        if finding.revert is None
-        else {"outcome": finding.revert.outcome, "words": finding.revert.words},
-    }

@@ -102,7 +102,7 @@ def command(
 
     Exit code 0 if every case has its commit, 1 if for one there is only a range or nothing.
     """
-    from harness.bisection import report
+    from harness.bisection import record, report
     from harness.bisection.question import Question, answer
     from harness.bisection.samples import Aspect
     from harness.cache import default_cache
@@ -149,7 +149,7 @@ def command(
         lines = report.compose(answered.findings, context)
         cost = (answered.effort, answered.seconds)
         write_whole(folder / "bisect.txt", "\n".join(lines) + "\n")
-        write_json(folder / "bisect.json", report.describe(answered.findings, context, *cost))
+        write_json(folder / "bisect.json", record.describe(answered.findings, context, *cost))
     console = page()
     for line in lines:
         style = "bold" if line.strip().startswith(HEADLINES) else ""

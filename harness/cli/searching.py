@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from types import TracebackType
@@ -13,8 +14,10 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from harness.bisection.evaluation import stage
 from harness.bisection.history import History
 from harness.bisection.laboratory import Event
+from harness.bisection.report import clock
 from harness.bisection.samples import Reached, Sample
 from harness.cli.display import page
 
@@ -33,7 +36,8 @@ class SearchView:
         self._live: Live | None = None
         self._phrase = ""
         self._left: int | None = None
-        self._running: dict[str, tuple[float, bool]] = {}  # since when, and whether ahead
+        self._began = time.monotonic()
+        self._running: dict[str, tuple[float, Event]] = {}  # since when
         self._seen: dict[str, str] = {}
         self._spinner = Spinner("dots")
 
@@ -81,7 +85,7 @@ class SearchView:
         with self._lock:
             self._phrase = ""
             if event.sample is None:
-                self._running[event.commit] = (time.monotonic(), event.ahead)
+                self._running[event.commit] = (time.monotonic(), event)
             else:
                 self._running.pop(event.commit, None)
                 self._seen.pop(event.commit, None)
@@ -106,16 +110,21 @@ class SearchView:
             for commit, words in list(self._seen.items())[-ROWS:]:
                 grid.add_row("", Text(self._name(commit)[:70]), Text(words[:60], style="dim"))
             now = time.monotonic()
-            for commit, (since, ahead) in self._running.items():
-                what = "ahead of time" if ahead else "looking"
-                text = Text(f"{what}, {now - since:.0f} s", style="dim" if ahead else "")
+            for commit, (since, event) in self._running.items():
+                what = stage(event.logs) if event.logs is not None else "looking"
+                ahead = ", ahead of time" if event.ahead else ""
+                text = Text(f"{what}, {now - since:.0f} s{ahead}", style="dim" if ahead else "")
                 grid.add_row(self._spinner, Text(self._name(commit)[:70]), text)
-            left = _blame(self._left) if self._left is not None else ""
-            return Group(grid, Text(self._phrase or left, style="bold"))
+            left = _blame(self._left) if self._left is not None else "both ends first"
+            elapsed = f"   {clock(now - self._began)}"
+            return Group(grid, Text(f"{self._phrase or left}{elapsed}", style="bold"))
 
 
 def _blame(count: int) -> str:
-    return "1 commit to blame" if count == 1 else f"{count} commits may be to blame"
+    if count == 1:
+        return "1 commit to blame; now the proof"
+    looks = math.ceil(math.log2(max(count, 1)))
+    return f"{count} commits may be to blame, about {looks} looks to go"
 
 
 def _words(sample: Sample) -> str:

@@ -8,10 +8,14 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from harness.errors import HarnessError, UsageError
 
-# Either of these says that a folder is an earlier run's, and may be replaced by a later one's.
-OURS = ("verdict.json", "results.json", "bisect.json", "reproduction.json")
+# In a folder from its beginning to its end; it stays in one whose run was killed, or failed.
+UNFINISHED = "unfinished"
+# Any of these says that a folder is an earlier run's, and may be replaced by a later one's.
+OURS = ("verdict.json", "results.json", "bisect.json", "reproduction.json", UNFINISHED)
 
 
 @contextlib.contextmanager
@@ -25,6 +29,8 @@ def results_folder(wanted: Path | None) -> Iterator[Path]:
     """
     try:
         folder, earlier = _make(wanted.absolute()) if wanted else (_next_free(), None)
+        unfinished = FileLock(folder / UNFINISHED)
+        unfinished.acquire(timeout=0)
     except OSError as error:
         raise UsageError(
             f"the results cannot be written to {wanted or Path.cwd()}: {error.strerror}",
@@ -33,12 +39,16 @@ def results_folder(wanted: Path | None) -> Iterator[Path]:
     try:
         yield folder
     except BaseException as problem:
-        if isinstance(problem, HarnessError) and any(folder.iterdir()):
-            raise  # the logs in it are the evidence
+        unfinished.release(force=True)
+        logs = [path for path in folder.iterdir() if path.name != UNFINISHED]
+        if isinstance(problem, HarnessError) and logs:
+            raise  # they are the evidence
         shutil.rmtree(folder, ignore_errors=True)
         if earlier is not None:
             earlier.rename(folder)
         raise
+    unfinished.release(force=True)
+    (folder / UNFINISHED).unlink(missing_ok=True)
     if earlier is not None:
         shutil.rmtree(earlier, ignore_errors=True)
 
@@ -52,10 +62,24 @@ def _make(folder: Path) -> tuple[Path, Path | None]:
                 f"{folder} holds something else already",
                 advice="Name a folder that is empty, or not there, with --output.",
             )
+        _refuse_busy(folder / UNFINISHED)
         earlier = folder.with_name(f".{folder.name}.earlier-{os.getpid()}")
         folder.rename(earlier)
     folder.mkdir(parents=True, exist_ok=True)
     return folder, earlier
+
+
+def _refuse_busy(unfinished: Path) -> None:
+    """Raise UsageError if the run that began a folder still goes on."""
+    if not unfinished.exists():
+        return
+    try:
+        FileLock(unfinished).acquire(timeout=0).lock.release()
+    except Timeout:
+        raise UsageError(
+            f"another run is writing its results to {unfinished.parent}",
+            advice="Wait for it, or name another folder with --output.",
+        ) from None
 
 
 def _next_free() -> Path:

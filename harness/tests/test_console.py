@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import count
 
 import pexpect
 import pytest
@@ -77,6 +79,31 @@ def test_waits_for_the_end_of_a_crash_and_no_longer(pair: Pair) -> None:
     crash = console.crash(5)
     assert crash is not None and crash.whole
     assert len(crash.lines) == 3
+
+
+def test_waits_for_a_crash_that_is_told_slowly_but_not_for_one_without_end(pair: Pair) -> None:
+    console, xen = pair
+    enough = threading.Event()
+
+    def tell(lines: Iterable[int]) -> None:
+        for number in lines:
+            time.sleep(0.02)
+            xen.sendall(f"(XEN) register {number}\r\n".encode())
+            if enough.is_set():
+                return
+
+    xen.sendall(b"(XEN) Xen BUG at mm.c:1\r\n")
+    console.wait_for_text(0, 5)
+    teller = threading.Thread(target=tell, args=(range(60),))
+    teller.start()
+    crash = console.crash(1.0)  # less than it takes to tell
+    teller.join()
+    assert crash is not None and len(crash.lines) == 61
+    teller = threading.Thread(target=tell, args=(count(),))
+    teller.start()
+    assert console.crash(0.1) is not None
+    enough.set()
+    teller.join()
 
 
 def test_survives_broken_text_cut_anywhere(pair: Pair) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,7 +33,7 @@ def test_an_interrupted_run_leaves_no_folder(tmp_path: Path, problem: type[BaseE
 def test_an_earlier_run_is_replaced_when_the_new_one_is_complete(tmp_path: Path) -> None:
     for text in ("first", "second"):
         with results_folder(tmp_path / "out") as folder:
-            assert list(folder.iterdir()) == []
+            assert [path.name for path in folder.iterdir()] == ["unfinished"]
             fill(folder, text)
     assert (tmp_path / "out" / "verdict.json").read_text() == "second"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -45,6 +47,25 @@ def test_an_earlier_run_comes_back_when_the_new_one_is_interrupted(tmp_path: Pat
         raise KeyboardInterrupt
     assert (tmp_path / "out" / "verdict.json").read_text() == "first"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_the_folder_of_a_run_that_was_killed_is_replaced(tmp_path: Path) -> None:
+    script = "from pathlib import Path; from harness.reports.folder import results_folder\n"
+    script += "with results_folder(Path('out')) as out: (out / 'log').touch(); import os; "
+    script += "os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=False)
+    assert (tmp_path / "out" / "log").exists()
+    with results_folder(tmp_path / "out") as folder:
+        fill(folder, "whole")
+    assert sorted(path.name for path in folder.iterdir()) == ["verdict.json"]
+
+
+def test_the_folder_of_a_run_that_goes_on_is_not_touched(tmp_path: Path) -> None:
+    with results_folder(tmp_path / "out") as folder:
+        fill(folder, "first")
+        with pytest.raises(UsageError, match="another run"), results_folder(tmp_path / "out"):
+            pass
+    assert (folder / "verdict.json").read_text() == "first"
 
 
 def test_what_is_not_ours_is_not_touched(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from harness.bisection import history as histories
-from harness.bisection import report
+from harness.bisection import record, report
 from harness.bisection.campaign import Campaign, Findings
 from harness.bisection.criterion import END_RUNS
 from harness.bisection.evaluation import Setting, Task
@@ -150,7 +150,7 @@ def test_what_earlier_searches_saw_does_not_change_the_report(tmp_path: Path) ->
 
 
 def report_of(campaign: Campaign) -> dict[str, Any]:
-    return report.describe(campaign.run(), context(campaign), Effort(), 0)
+    return record.describe(campaign.run(), context(campaign), Effort(), 0)
 
 
 def context(campaign: Campaign) -> report.Context:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from harness.builds import Build, BuildOptions, build
 from harness.cache import Cache, default_cache
 from harness.debian_sources import MirrorLacksError
 from harness.references import resolve
+from harness.tests.real.planted import History, plant, without_memory
 from harness.trees import Tree
 
 
@@ -47,3 +49,15 @@ def trixie_tree(cache: Cache) -> Tree:
         return resolve("debian:trixie", cache)
     except MirrorLacksError as error:
         pytest.skip(error.message)
+
+
+@pytest.fixture(scope="session")
+def history(cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> History:
+    """Debian's Xen 4.17 and what planted.py made around it."""
+    return plant(resolve("debian:bookworm", cache), tmp_path_factory.mktemp("planted") / "xen")
+
+
+@pytest.fixture
+def forgetful(cache: Cache, tmp_path: Path) -> Path:
+    """The root of a cache with everything of the user's own but what bisections saw."""
+    return without_memory(cache.root, tmp_path / "cache")

@@ -159,3 +159,12 @@ def plant(tree: Tree, path: Path) -> History:
     history.append("README", "The end.")
     history.commit("notes")
     return history
+
+
+def without_memory(cache: Path, root: Path) -> Path:
+    """Make a cache at `root` with everything of the user's own but what bisections saw."""
+    root.mkdir()
+    for kind in ("builds", "ccache", "git", "locks", "scratch", "agents"):
+        (cache / kind).mkdir(parents=True, exist_ok=True)
+        (root / kind).symlink_to(cache / kind)
+    return root

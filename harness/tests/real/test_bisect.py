@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,32 +22,12 @@ from harness.bisection.workers import local
 from harness.builds import BuildOptions, build
 from harness.cache import Cache
 from harness.references import resolve
-from harness.tests.real.planted import CASE, OTHER_CASE, History, plant
+from harness.tests.real.planted import CASE, OTHER_CASE, History, without_memory
 from harness.trees import Tree
 
 # One worker of pytest-xdist for all of them: they share a history, and each uses both cores.
 pytestmark = pytest.mark.xdist_group("bisect")
 KILLS = 10
-
-
-@pytest.fixture(scope="module")
-def history(cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> History:
-    """Debian's Xen 4.17 and what the test planted around it."""
-    return plant(resolve("debian:bookworm", cache), tmp_path_factory.mktemp("planted") / "xen")
-
-
-@pytest.fixture
-def forgetful(cache: Cache, tmp_path: Path) -> Iterator[Path]:
-    """A cache with everything of the user's own but what earlier bisections saw."""
-    yield _forgetful(cache, tmp_path / "cache")
-
-
-def _forgetful(cache: Cache, root: Path) -> Path:
-    root.mkdir()
-    for kind in ("builds", "ccache", "git", "locks", "scratch", "agents"):
-        (cache.root / kind).mkdir(parents=True, exist_ok=True)
-        (root / kind).symlink_to(cache.root / kind)
-    return root
 
 
 def xenverify(*words: str | Path) -> list[str]:
@@ -87,7 +66,7 @@ def test_the_guilty_commit_is_found_twice_with_identical_reports(
     reports = []
     for turn in ("one", "two"):
         output = tmp_path / turn
-        done = bisect(history, _forgetful(cache, tmp_path / f"cache-{turn}"), output)
+        done = bisect(history, without_memory(cache.root, tmp_path / f"cache-{turn}"), output)
         assert done.returncode == 0, done.stdout + done.stderr
         reports.append(((output / "bisect.txt").read_text(), report(output)))
     assert reports[0] == reports[1]
@@ -148,7 +127,9 @@ def test_ten_kills_at_random_moments_change_nothing(
 ) -> None:
     """Builds are there from the first test: what is killed is booting, running, and keeping."""
     began = time.monotonic()
-    alone = bisect(history, _forgetful(cache, tmp_path / "alone-cache"), tmp_path / "alone")
+    alone = bisect(
+        history, without_memory(cache.root, tmp_path / "alone-cache"), tmp_path / "alone"
+    )
     took = time.monotonic() - began
     assert alone.returncode == 0, alone.stderr
     moments = random.Random(11)
