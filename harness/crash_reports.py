@@ -29,6 +29,8 @@ DECORATION = re.compile(r"^\S+#|\.(isra|constprop|part|cold|llvm)\b.*$|\+0?x?[0-
 NUMBER = re.compile(r"0x[0-9a-f]+|\d+")
 OFFSET = re.compile(r"\+(?:0x)?([0-9a-f]+)/")
 LINES_BEFORE = 3  # what Xen said just before is often the reason
+# Its last word of booting (xen/arch/arm/mm.c, free_init_memory): no reason for what comes later.
+BOOTED = re.compile(r"Freed \d+kB init memory")
 INSTRUCTION = 4  # bytes; a return address points behind the call
 PROLOGUE = 2 * INSTRUCTION  # until here a function has not saved its link register
 # Frames below these are the way into Xen, the same for every hypercall.
@@ -171,11 +173,12 @@ def _report(lines: Sequence[str], start: int, end: int, sign: Sign, whole: bool)
         for address, symbol, role in FRAME.findall(dump.partition("Xen call trace:")[2])
     )
     cpu = PANIC.search(dump) or re.search(r"CPU: +(\d+)", dump) or re.search(r"on cpu#(\d+)", dump)
-    before = [
-        line.partition(PREFIX)[2].strip()
-        for line in lines[max(0, start - LINES_BEFORE) : start]
-        if PREFIX in line and not GUEST.match(line)
-    ]
+    before: list[str] = []
+    for line in lines[max(0, start - LINES_BEFORE) : start]:
+        if BOOTED.search(line):
+            before.clear()
+        elif PREFIX in line and not GUEST.match(line):
+            before.append(line.partition(PREFIX)[2].strip())
     return CrashReport(
         kind=sign.kind,
         fatal=sign.fatal,

@@ -17,7 +17,7 @@ from harness import hypercalls, memory_calls, xenabi
 from harness import operations as ops
 from harness.agent import Agent
 from harness.contents import Content, Eye
-from harness.errors import HarnessError
+from harness.errors import HarnessError, XenFailure
 from harness.grants import GrantTable
 from harness.guest_memory import Arguments, PagePool, Placed, pieces
 from harness.hypercalls import Answer, Buffer, Call
@@ -69,7 +69,8 @@ class Domain:
 
     def attempt(self, calls: Sequence[Call[T]], vcpu: int = 0) -> list[Answer[T]]:
         """Make the calls in order in one go, on one vCPU; errors are in the answers."""
-        answers = self.ask(calls, vcpu)
+        with self._telling(calls, vcpu):
+            answers = self.ask(calls, vcpu)
         for answer in answers:
             self._remember(repr(answer), vcpu)
         self._made(calls)
@@ -119,7 +120,8 @@ class Domain:
                 ops.sleep(delay),
                 *(each.operation for each in placed),
             ]
-        results = self.agent.run_together(batches)
+        with self._telling(one, 0), self._telling(other, 1):
+            results = self.agent.run_together(batches)
         if not all(results[vcpu][1].value for vcpu in (0, 1)):
             raise HarnessError(f"the two vCPUs of {self.name} did not meet")
         answers = (
@@ -134,7 +136,8 @@ class Domain:
 
     def run(self, operations: Sequence[Op], vcpu: int = 0, *, what: str = "") -> list[Result]:
         """Run plain operations of the agent; faults are in the results. `what` goes to history."""
-        results = self.agent.run(operations, vcpu)
+        with self._telling([what] if what else [], vcpu):
+            results = self.agent.run(operations, vcpu)
         if what:
             self._remember(f"{what} -> {_outcome(results)}", vcpu)
         return results
@@ -149,6 +152,16 @@ class Domain:
     def _made(self, calls: Sequence[Call[Any]]) -> None:
         if self.after_calls is not None and calls:
             self.after_calls(self, calls)
+
+    @contextmanager
+    def _telling(self, asked: Sequence[object], vcpu: int) -> Iterator[None]:
+        """Remember what was asked last should Xen die of it."""
+        try:
+            yield
+        except XenFailure:
+            for each in asked[-HISTORY:]:
+                self._remember(f"{each} -> no answer", vcpu)
+            raise
 
     def _remember(self, text: str, vcpu: int = 0) -> None:
         self.history.append(f"{self.name}{f'v{vcpu}' if vcpu else ''} {text}")

@@ -94,6 +94,11 @@ def test_domain_crash_is_one_event_with_its_reason_and_dump(name: str) -> None:
     assert report.cpu == 0
 
 
+def test_what_xen_said_while_it_booted_is_no_reason() -> None:
+    (report,) = read_crashes(console("4.16-grant-index"))
+    assert report.before == ()
+
+
 def test_crash_cut_short_is_said_to_be() -> None:
     text = console("4.17-bug")
     (report,) = read_crashes(text[: text.index("Xen call trace:")])
@@ -154,8 +159,8 @@ def test_report_begins_with_what_happened() -> None:
     (report,) = read_crashes(console("4.17-bug"))
     lines = report.render()
     assert lines[0] == "BUG on CPU 0: Xen BUG at common/page_alloc.c:1017"
-    assert lines[3].startswith("  before  pg[0] MFN 41500")
-    assert lines[4] == "  at      page_alloc.c#alloc_heap_pages+0x378/0x6f0"
+    assert lines[1].startswith("  before  pg[0] MFN 41500")
+    assert lines[2] == "  at      page_alloc.c#alloc_heap_pages+0x378/0x6f0"
 
 
 def test_empty_and_healthy_consoles_hold_no_crash() -> None:

@@ -123,8 +123,8 @@ def test_what_each_case_ran_is_kept(run: Run, bookworm_build: Build, tmp_path: P
     found = gather(run(bookworm_build, CASES).values())
     assert len(found) == 1 + 4  # the boot's as well
     kept = Cache(tmp_path / "cache")
-    remember(kept, "build", found)
-    assert recall(kept, "build") == found
+    remember(kept, "build", found, tmp_path)
+    assert recall(kept, "build", tmp_path) == found
 
 
 def test_crash_is_told_with_its_source_within_a_second(
@@ -139,4 +139,8 @@ def test_crash_is_told_with_its_source_within_a_second(
     assert any("xen/common/grant_table.c:" in line for line in crash.crash)
     assert any("(inlined)" in line for line in crash.crash)
     assert "gnttab_map_frame" in crash.signature
+    assert crash.operations[-1].startswith(
+        "d1 XENMEM_add_to_physmap(space=grant_table, idx=0, gfn="
+    )
+    assert crash.operations[-1].endswith(") -> no answer")
     assert took < SECONDS_TO_TELL
