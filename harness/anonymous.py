@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 
@@ -9,10 +10,13 @@ import os
 def anonymous_memory(name: str, size: int) -> tuple[int, mmap.mmap]:
     """Return the descriptor and our map of `size` bytes of zeroes; raises OSError if there is no
     room. `name` is only seen in /proc.
+
+    Nobody can cut it short, which would end by SIGBUS whoever looks at what is gone.
     """
-    descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.ftruncate(descriptor, size)
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
         return descriptor, mmap.mmap(descriptor, size)
     except BaseException:
         os.close(descriptor)

@@ -104,10 +104,18 @@ class Inspector:
         self.pages_unknown = ""
         """Why the last look found no frame table; empty where it did."""
 
+    def __repr__(self) -> str:
+        """Say what can be asked, for whoever types its name at a prompt."""
+        return (
+            "the tables of Xen: domains(), domain(d1), physmap(d1), grants(d1), walk(d1, gfn), "
+            "page(mfn), snapshot()"
+        )
+
     # -- single facts ---------------------------------------------------------------------------
 
     def domain_addresses(self) -> list[int]:
         """Return the virtual address of every struct domain on Xen's list, dying ones included."""
+        check_present(self.memory.ram)
         found: list[int] = []
         address = self.memory.integer(self.layout.symbols["domain_list"])
         while address:
@@ -207,7 +215,6 @@ class Inspector:
     def look(self) -> Snapshot:
         """Read everything as it is now, torn or not; after a panic this is what there is."""
         start = time.perf_counter()
-        check_present(self.memory.ram)
         self.memory.forget()
         pages = self._read_pages()
         states = [self._state(address, pages) for address in self.domain_addresses()]
@@ -304,6 +311,7 @@ class Inspector:
         return read_grants(self.memory, self.layout, table, pages) if table else None
 
     def _frame_reader(self) -> FrameTableReader | None:
+        check_present(self.memory.ram)
         if self._frames is None:
             for address in self.domain_addresses():
                 root = self.field(address, "domain.p2m_root")

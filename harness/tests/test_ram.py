@@ -53,6 +53,11 @@ def test_finds_everything_and_fills_no_hole(ram: Ram) -> None:
     assert populated(ram) == before == 4 * PAGE
 
 
+def test_nobody_can_cut_it_short(ram: Ram) -> None:
+    with pytest.raises(PermissionError):
+        os.ftruncate(ram.fd, PAGE)
+
+
 def test_close_is_not_upset_by_a_view_that_is_still_held() -> None:
     ram = Ram(BASE, SIZE)
     ram.write(BASE, b"kept")

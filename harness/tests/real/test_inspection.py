@@ -7,8 +7,11 @@ runs.
 from __future__ import annotations
 
 import contextlib
+import mmap
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +33,7 @@ from harness.inspection.pages import ALLOCATED, GFN_COUNT_SHIFT, GFN_MASK, STATE
 from harness.machines import load_machine
 from harness.observing import Findings, Observer
 from harness.programs import require
+from harness.ram import Ram
 from harness.scenarios import SCENARIOS, Scenario
 from harness.vocabulary import GRANT_TABLE, SHARED_INFO, Domain
 
@@ -378,6 +382,67 @@ def test_file_that_is_no_xen_is_refused(sick: Sick, tmp_path: Path) -> None:
     shutil.copy("/bin/true", nothing)
     with pytest.raises(CannotInspect, match="arm64 Xen only"):
         attach(sick.inspector.memory.ram, nothing)
+
+
+class Copy:
+    """A machine's RAM in a file of its own, holes left out."""
+
+    def __init__(self, ram: Ram, path: Path) -> None:
+        self.base, self.size = ram.base, ram.size
+        self.fd = os.open(path, os.O_RDWR | os.O_CREAT)
+        os.ftruncate(self.fd, ram.size)
+        for start, end in ram.extents():
+            os.pwrite(self.fd, ram.view[start:end], start)
+        self._map = mmap.mmap(self.fd, ram.size)
+        self.view = memoryview(self._map)
+
+    def find_all(self, needle: bytes) -> Iterator[int]:
+        at = self._map.find(needle)
+        while at >= 0:
+            yield at
+            at = self._map.find(needle, at + 1)
+
+
+def test_ram_file_that_vanished_is_named_whatever_is_asked(
+    start: Boot, build: Build, cache: Cache, tmp_path: Path
+) -> None:
+    """Touching what is gone would end Python by SIGBUS."""
+    with start("domu") as host:
+        host.pause()
+        copy = Copy(host.ram, tmp_path / "ram")
+    inspector = attach(copy, build.syms, build.build_id, cache)
+    assert check(inspector.snapshot()) == []
+    (mfn,) = [r.mfn for r in inspector.physmap(1)]
+    os.ftruncate(copy.fd, 4096)
+    asked: list[Callable[[], object]] = [
+        inspector.snapshot, inspector.look, inspector.physmaps, inspector.held_locks,
+        inspector.domain_addresses, lambda: inspector.page(mfn), lambda: inspector.walk(1, 0x40000),
+        lambda: attach(copy, build.syms, build.build_id, cache),
+    ]  # fmt: skip
+    for ask in asked:
+        with pytest.raises(CannotInspect, match="RAM file was cut to 4096 of"):
+            ask()
+    observer = Observer(inspector, [])
+    observer.begin()
+    assert "RAM file was cut" in observer.finish().unseen
+    os.close(copy.fd)
+    with pytest.raises(CannotInspect, match="RAM file is gone"):
+        inspector.snapshot()
+
+
+def test_drgn_that_does_not_load_is_named(
+    sick: Sick, build: Build, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a Python that drgn has no wheel for; a layout that was read before needs none."""
+    monkeypatch.setitem(sys.modules, "drgn", None)
+    with pytest.raises(CannotInspect, match="drgn does not load on this Python") as caught:
+        attach(sick.inspector.memory.ram, build.syms, build.build_id)
+    assert "ci/setup" in caught.value.advice
+    with pytest.raises(CannotInspect, match="drgn does not load"):
+        sick.inspector.drgn_program()
+    again = attach(sick.inspector.memory.ram, build.syms, build.build_id, cache)
+    assert again.snapshot().domains.keys() == sick.inspector.snapshot().domains.keys()
+    again.close()
 
 
 def test_frame_table_that_is_nowhere_leaves_everything_else_readable(
