@@ -14,6 +14,7 @@ from harness.builds import Build, BuildOptions, build_all, identical
 from harness.cache import Cache
 from harness.coverage.counters import Ran
 from harness.coverage.gathering import gather, remember
+from harness.coverage.plugin import NOT_COUNTED
 from harness.coverage.verdict import Lines, lines_of_change
 from harness.errors import ExitCode
 from harness.outcomes import SuiteResult
@@ -98,9 +99,13 @@ def _lines(
     ran: dict[str, Ran] = {}
     for build, result in zip(builds, results, strict=True):
         ran = gather(result.cases.values())
-        remember(setting.cache, build.build_id, ran)
+        remember(setting.cache, build.build_id, ran, setting.selection.root)
     if identical(builds[0], builds[-1]):
         return Lines(reason="both sides are the same binary")
+    if not ran:
+        unseen = (case.unseen for case in results[-1].cases.values())
+        known = next((why for why in unseen if NOT_COUNTED in why), NOT_COUNTED)
+        return Lines(reason=known)
     setting.progress("looking up which changed lines ran")
     return lines_of_change(stages[0].tree, stages[-1].tree, builds[-1], ran, setting.cache)
 

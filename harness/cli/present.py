@@ -171,8 +171,10 @@ def show_failures(console: Console, cases: Sequence[CaseResult]) -> None:
         console.print(Text(headline(case), style="bold red"), soft_wrap=True)
 
 
-def show_suite(console: Console, result: SuiteResult, folder: Path) -> None:
-    """Print what one suite came to."""
+def show_suite(
+    console: Console, result: SuiteResult, folder: Path, *, lines: Sequence[str] = ()
+) -> None:
+    """Print what one suite came to; `lines` say who reaches a line that was asked for."""
     show_failures(console, [case for case in result.cases.values() if _worth_telling(case)])
     counts = ", ".join(
         f"{result.counts[outcome]} {outcome}" for outcome in Outcome if result.counts[outcome]
@@ -184,6 +186,7 @@ def show_suite(console: Console, result: SuiteResult, folder: Path) -> None:
     rest = f"  {counts} in {result.seconds:.1f} s"
     console.print()
     show_facts(console, [("tables", found) for found in tables.describe(result)])
+    show_facts(console, [("lines", line) for line in lines])
     console.print(
         word + Text(rest) + Text(f"    results in {relative(folder)}/", style="dim"), soft_wrap=True
     )

@@ -12,12 +12,14 @@ from harness.cli.display import Display, page
 from harness.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from pathlib import Path
 
     from harness.builds import Build
     from harness.cache import Cache
     from harness.coverage.lines import Line
     from harness.coverage.selecting import Reach
+
+CASES_SHOWN = 12
 
 Xen = Annotated[str, typer.Option("--xen", metavar="REF", help="The Xen to run them on.")]
 CasePaths = Annotated[
@@ -92,14 +94,14 @@ def command(
         present.show_builds(console, ["xen"], [build])
         again = shlex.join(["xenverify", "run", *side.words(), *shared.words(), *watch])
         selection = Selection(tuple(cases or ()), keyword)
-        left_out = reach_of(wanted, build, cache).others if wanted else ()
+        root = selection.root
+        left_out = reach_of(wanted, build, cache, root).others if wanted else ()
         suite = Suite(build, machine, selection, folder, again, opt.cores(jobs), watch, left_out)
         result = run_suite(suite, display.hear)
-        remember(cache, build.build_id, gather(result.cases.values()))
+        remember(cache, build.build_id, gather(result.cases.values()), root)
         write_junit(folder / "junit.xml", result, tree.label)
-    present.show_suite(console, result, folder)
-    if wanted:
-        _show_reach(console, reach_of(wanted, build, cache))
+    reached = _tell_reach(reach_of(wanted, build, cache, root)) if wanted else ()
+    present.show_suite(console, result, folder, lines=reached)
     if any(outcome.blames_xen for outcome in result.counts):
         return ExitCode.REGRESSED
     return ExitCode.HARNESS_FAILED if result.counts[Outcome.ERROR] else ExitCode.OK
@@ -113,18 +115,17 @@ def _wanted_line(text: str, no_lines: bool) -> Line | None:
     return parse_line(text) if text else None
 
 
-def reach_of(line: Line, build: Build, cache: Cache) -> Reach:
-    """Say who reaches a line, by all that ever ran on this very Xen."""
+def reach_of(line: Line, build: Build, cache: Cache, root: Path) -> Reach:
+    """Say which cases below `root` reach a line, by all that ever ran on this very Xen."""
     from harness.coverage.gathering import recall
     from harness.coverage.lines import load_lines
     from harness.coverage.selecting import reach
 
     table = load_lines(build.syms, build.build_id, cache)
-    return reach(table, recall(cache, build.build_id), line)
+    return reach(table, recall(cache, build.build_id, root), line)
 
 
-def _show_reach(console: Console, found: Reach) -> None:
-    from harness.cli import present
-
-    cases = [("", case) for case in found.cases]
-    present.show_facts(console, [("lines", found.summary), *cases])
+def _tell_reach(found: Reach) -> list[str]:
+    lines = [found.summary, *found.cases[:CASES_SHOWN]]
+    left_out = len(found.cases) - CASES_SHOWN
+    return lines + ([f"and {left_out} more"] if left_out > 0 else [])

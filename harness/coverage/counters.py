@@ -86,7 +86,7 @@ class Counters:
         try:
             self.fd, self._map = anonymous_memory("xenverify-counters", size)
         except OSError as error:
-            raise NoCoverage(f"lines are not counted: no {size} bytes for it: {error}") from error
+            raise NoCoverage(f"no {size} bytes for it: {error}") from error
         self.descriptors = (self.fd,)
         self.arguments = tuple(arguments(library, low, high, f"/proc/self/fd/{self.fd}"))
 

@@ -101,7 +101,7 @@ def read_lines(syms: Path) -> LineTable:
                 lines.setdefault(number, (function, []))[1].append(address)
     if not found:
         raise NoCoverage(
-            f"lines are not counted: {syms} carries no line numbers",
+            f"{syms} carries no line numbers",
             advice="Build it with CONFIG_DEBUG_INFO=y (up to 4.17: EXTRA_CFLAGS_XEN_CORE=-g).",
         )
     low = addresses[0]
@@ -120,7 +120,7 @@ def _code_sections(syms: Path) -> list[tuple[int, int]]:
             if s["sh_flags"] & SH_FLAGS.SHF_EXECINSTR and s["sh_size"]
         ]
     if not sections:
-        raise NoCoverage(f"lines are not counted: {syms} has no code")
+        raise NoCoverage(f"{syms} has no code")
     return sorted(sections)
 
 

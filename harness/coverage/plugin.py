@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -22,8 +22,14 @@ QEMU = "qemu-system-aarch64"
 SECONDS_TO_LOAD = 20.0
 
 
+NOT_COUNTED = "lines are not counted"
+
+
 class NoCoverage(HarnessError):
     """Lines cannot be counted here; the message says why, and nothing else depends on it."""
+
+    def __init__(self, why: str, *, evidence: Sequence[str] = (), advice: str = "") -> None:
+        super().__init__(f"{NOT_COUNTED}: {why}", evidence=evidence, advice=advice)
 
 
 class EntryStore(Protocol):
@@ -40,16 +46,19 @@ def plugin(cache: EntryStore) -> Path:
         compiler, qemu = require("gcc"), require(QEMU)
         source = SOURCE.read_bytes()
     except (HarnessError, OSError) as error:
-        raise NoCoverage(f"lines are not counted: {error}") from error
+        raise NoCoverage(str(error)) from error
     version = _run([str(qemu), "--version"]).stdout.splitlines()[:1]
-    key = hashlib.sha256(b"\0".join([source, repr((version, FLAGS)).encode()])).hexdigest()[:24]
+    file = qemu.resolve()
+    # Two QEMUs of one version may be built with plugins and without.
+    facts = (version, str(file), file.stat().st_size, file.stat().st_mtime_ns, FLAGS)
+    key = hashlib.sha256(b"\0".join([source, repr(facts).encode()])).hexdigest()[:24]
 
     def make(directory: Path) -> None:
         target = directory / "coverage.so"
         done = _run([str(compiler), *FLAGS, "-o", str(target), str(SOURCE)])
         if done.returncode:
             raise NoCoverage(
-                "lines are not counted: the TCG plugin does not build",
+                "the TCG plugin does not build",
                 evidence=done.stderr.splitlines()[:5],
             )
         _try(qemu, target)
@@ -85,7 +94,7 @@ def _try(qemu: Path, library: Path) -> None:
         os.close(file)
     if done.returncode:
         raise NoCoverage(
-            "lines are not counted: this QEMU does not load TCG plugins of interface version 1",
+            "this QEMU does not load TCG plugins of interface version 1",
             evidence=(done.stderr or done.stdout).splitlines()[:3],
             advice="QEMU 4.2 to 8.2, built with --enable-plugins as Debian does, loads them.",
         )
@@ -103,4 +112,4 @@ def _run(command: list[str], said: str = "", *inherited: int) -> subprocess.Comp
             timeout=SECONDS_TO_LOAD,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise NoCoverage(f"lines are not counted: {command[0]} does not run: {error}") from error
+        raise NoCoverage(f"{command[0]} does not run: {error}") from error

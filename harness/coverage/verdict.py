@@ -14,6 +14,7 @@ from harness.coverage.changed import ChangeCoverage, State, added_lines, annotat
 from harness.coverage.counters import Ran
 from harness.coverage.lcov import tracefile
 from harness.coverage.lines import EntryStore, load_lines
+from harness.coverage.plugin import NOT_COUNTED
 from harness.errors import HarnessError
 from harness.git import GitError
 from harness.reports.files import write_whole
@@ -73,7 +74,7 @@ def lines_of_change(
     if before.repository != after.repository:
         return Lines(reason="the two Xens have no history in common to compare lines by")
     if not ran:
-        return Lines(reason="lines were not counted")
+        return Lines(reason=NOT_COUNTED)
     try:
         table = load_lines(build.syms, build.build_id, store)
         added = added_lines(after.repository, before.tree, after.tree)

@@ -160,9 +160,25 @@ def test_what_cases_ran_is_found_in_their_folders_and_remembered(tmp_path: Path)
     found = gather([*cases, CaseResult("lost", Outcome.ERROR)])
     assert found == {BOOT: ran(0), "one": ran(1), "two": ran(2)}
     cache = Kept(tmp_path / "cache")
-    remember(cache, "beef", found)
-    assert recall(cache, "beef") == found
-    assert recall(cache, "f00d") == {}
+    remember(cache, "beef", found, tmp_path)
+    assert recall(cache, "beef", tmp_path) == found
+    assert recall(cache, "f00d", tmp_path) == {}
+
+
+def test_a_case_that_was_written_anew_is_not_known(tmp_path: Path) -> None:
+    cache, file, other = Kept(tmp_path / "cache"), tmp_path / "test_it.py", tmp_path / "other"
+    other.mkdir()
+    for place in (file, other / "test_it.py"):
+        place.write_text("def test_a(): ...")
+    found = {BOOT: ran(0), "test_it.py::test_a": ran(1)}
+    remember(cache, "beef", found, tmp_path)
+    assert recall(cache, "beef", tmp_path) == found
+    (other / "test_it.py").write_text("def test_a(): pass")
+    assert recall(cache, "beef", other) == {BOOT: ran(0)}
+    file.write_text("def test_a(): 1 / 0")
+    assert recall(cache, "beef", tmp_path) == {BOOT: ran(0)}
+    file.unlink()
+    assert recall(cache, "beef", tmp_path) == {BOOT: ran(0)}
 
 
 def tree_of(repository: Path, text: str) -> str:
