@@ -53,7 +53,8 @@ class Booted(Host):
         """`kernel` is the agent's image, for every domain whose plan names no other."""
         super().__init__(build, machine, scenario, directory, default_kernel=kernel, probe=probe)
         self._image = kernel
-        self._syms = build.syms
+        self.syms = build.syms
+        """The Xen that runs, with its symbols."""
         self._cache = cache
 
     def __enter__(self) -> Self:
@@ -69,7 +70,7 @@ class Booted(Host):
     def inspector(self) -> Inspector:
         """The view of Xen's own tables; CannotInspect says why there is none."""
         cache = self._cache or default_cache()
-        inspector = inspection.attach(self.ram, self._syms, self.build.build_id, cache)
+        inspector = inspection.attach(self.ram, self.syms, self.build.build_id, cache)
         self._open.callback(inspector.close)
         return inspector
 

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
@@ -16,7 +16,7 @@ from harness.cli import options as opt
 from harness.cli.display import Display, page
 from harness.cli.run import Xen
 from harness.cli.shell import Scenario, execute, namespace
-from harness.errors import ExitCode, UsageError
+from harness.errors import ExitCode, UsageError, XenFailure
 
 if TYPE_CHECKING:
     from harness.booting import Booted
@@ -97,17 +97,32 @@ def command(
             display.say("booting")
             host = stack.enter_context(boot(build, board, plan, folder, cache))
         before = host.inspector.snapshot()
-        failed = statements is not None and execute(statements, namespace(host)) is not ExitCode.OK
-        after = host.inspector.snapshot() if statements is not None else before
+        failed = statements is not None and execute(statements, host) is not ExitCode.OK
+        after = _look_again(host) if statements is not None else before
         if drgn:
             _drgn_prompt(host)
             return ExitCode.OK
         for view in wanted:
             _show(view, host, before, after)
-        broken = [v for v in invariants.check(after) if not v.is_observation]
+        rules = invariants.check(after) if not after.held_locks else []
+        broken = [v for v in rules if not v.is_observation]
         if broken and View("rules") not in wanted:
             _section("rules", rendering.rules(after))
     return ExitCode.REGRESSED if broken or failed else ExitCode.OK
+
+
+def _look_again(host: Booted) -> Snapshot:
+    """Read everything anew; of a Xen that died in an update, what there is, and a remark."""
+    try:
+        host.check()
+    except XenFailure:
+        snapshot = host.inspector.look()
+        if snapshot.held_locks:
+            held = ", ".join(snapshot.held_locks)
+            remark = f"Xen died in an update ({held} held): no rule is held against its tables"
+            page(stderr=True).print(remark, soft_wrap=True)
+        return snapshot
+    return host.inspector.snapshot()
 
 
 def read_views(words: Sequence[str]) -> list[View]:
@@ -145,9 +160,7 @@ def _show(view: View, host: Booted, before: Snapshot, after: Snapshot) -> None:
     shown: dict[str, Callable[[], None]] = {
         "domains": lambda: _section("domains", rendering.domains(after)),
         "physmap": lambda: _show_physmaps(view, before, after),
-        "page": lambda: _section(
-            f"page {view.numbers[0]:#x}", rendering.page(after, view.numbers[0])
-        ),
+        "page": lambda: _show_page(view.numbers[0], after),
         "gfn": lambda: _show_gfn(view, host, after),
         "grants": lambda: _show_grants(view, host, after),
         "rules": lambda: _section("rules", rendering.rules(after)),
@@ -173,6 +186,18 @@ def _show_physmaps(view: View, before: Snapshot, after: Snapshot) -> None:
             differences = rendering.physmap_changes(before.domains[domid], after.domains[domid])
             for sign, line in differences:
                 page().print(Text(f"{sign} {line}", style=STYLES[sign]), soft_wrap=True)
+
+
+def _show_page(mfn: int, after: Snapshot) -> None:
+    from harness.inspection import rendering
+
+    if after.pages is not None and mfn not in after.pages:
+        first, last = after.pages.first_mfn, after.pages.first_mfn + after.pages.pages - 1
+        raise UsageError(
+            f"mfn {mfn:#x} is no RAM of this machine",
+            advice=f"Its RAM is from mfn {first:#x} to {last:#x}.",
+        )
+    _section(f"page {mfn:#x}", rendering.page(after, mfn))
 
 
 def _show_gfn(view: View, host: Booted, after: Snapshot) -> None:
@@ -204,6 +229,12 @@ def _drgn_prompt(host: Booted) -> None:
     from drgn.cli import run_interactive
 
     def banner(_: str) -> str:
-        return 'drgn on the running Xen, as `prog`. Try: prog["domain_list"].domain_id'
+        return (
+            "drgn on the running Xen, as `prog`, beside all that `xenverify shell` has.\n"
+            'Try: prog["domain_list"].domain_id'
+        )
 
-    run_interactive(host.inspector.drgn_program(), banner_func=banner)
+    def names(ours: dict[str, Any]) -> dict[str, Any]:
+        return {**namespace(host), **ours}
+
+    run_interactive(host.inspector.drgn_program(), banner_func=banner, globals_func=names)

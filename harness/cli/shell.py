@@ -7,6 +7,7 @@ import contextlib
 import importlib.util
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,10 +16,11 @@ import typer
 from harness.cli import options as opt
 from harness.cli.display import Display, page
 from harness.cli.run import Xen
-from harness.errors import ExitCode, XenFailure, XenverifyError
+from harness.errors import ExitCode, UsageError, XenCrashed, XenFailure, XenverifyError
 
 if TYPE_CHECKING:
     from harness.booting import Booted
+    from harness.crash_reports import CrashReport
 
 Scenario = Annotated[
     str, typer.Option("--scenario", metavar="NAME", help="Which domains Xen starts.")
@@ -65,9 +67,9 @@ def command(
             (build,) = build_all([tree], options, cache, display.say)
             display.say("booting")
             host = stack.enter_context(boot(build, board, domains, folder))
-        names = namespace(host)
         if statements is not None:
-            return execute(statements, names)
+            return execute(statements, host)
+        names = namespace(host)
         _prompt(names, _banner(tree.version, host, names))
     return ExitCode.OK
 
@@ -100,14 +102,51 @@ def _banner(version: str, host: Booted, names: dict[str, Any]) -> str:
     )
 
 
-def execute(statements: str, names: dict[str, Any]) -> ExitCode:
-    """Run statements; what Xen refuses is told in a line, and is exit code 1."""
+def execute(statements: str, host: Booted) -> ExitCode:
+    """Run statements; what Xen refuses or dies of is told, and is exit code 1.
+
+    Raises UsageError for what is wrong with the statements themselves.
+    """
     try:
-        exec(compile(statements, "<-c>", "exec"), names)
+        program = compile(statements, "<-c>", "exec")
+    except SyntaxError as problem:
+        text = (problem.text or "").strip()
+        raise UsageError(f"what follows -c is no Python: {problem.msg}", evidence=[text]) from None
+    try:
+        exec(program, namespace(host))
+    except XenverifyError:
+        raise
+    except XenCrashed as problem:
+        report = crash_of(host)
+        lines = report.render() if report is not None else [f"XenCrashed: {problem}"]
+        page(stderr=True).print("\n".join(lines), soft_wrap=True)
+        return ExitCode.REGRESSED
     except (OSError, AssertionError, XenFailure) as problem:
         page(stderr=True).print(f"{type(problem).__name__}: {problem}", soft_wrap=True)
         return ExitCode.REGRESSED
+    except Exception as problem:
+        raise UsageError(
+            f"what follows -c fails: {type(problem).__name__}: {problem}",
+            evidence=_places(problem, statements),
+        ) from problem
     return ExitCode.OK
+
+
+def crash_of(host: Booted) -> CrashReport | None:
+    """Return what Xen died of, with its source."""
+    from harness.attendance import crash_in
+
+    return crash_in(host.directory / "console.log", host.syms)
+
+
+def _places(problem: BaseException, statements: str) -> list[str]:
+    """Return the lines on the way to where `problem` arose, the user's own first."""
+    lines = statements.splitlines()
+    frames = traceback.extract_tb(problem.__traceback__)[1:]
+    return [
+        f"{frame.filename}:{frame.lineno}  {frame.line or lines[(frame.lineno or 1) - 1].strip()}"
+        for frame in frames
+    ]
 
 
 class Prompt(code.InteractiveConsole):
@@ -116,7 +155,11 @@ class Prompt(code.InteractiveConsole):
     def showtraceback(self) -> None:
         """Print the exception that is being handled."""
         problem = sys.exception()
-        if isinstance(problem, OSError | XenFailure | XenverifyError):
+        host = self.locals["host"]
+        report = crash_of(host) if isinstance(problem, XenCrashed) else None
+        if report is not None:
+            self.write("\n".join([*report.render(), ""]))
+        elif isinstance(problem, OSError | XenFailure | XenverifyError):
             self.write(f"{type(problem).__name__}: {problem}\n")
         else:
             super().showtraceback()

@@ -48,16 +48,17 @@ class PageInfo(NamedTuple):
     owner: int  # virtual address of the struct domain, 0 for none
 
     def __repr__(self) -> str:
-        """Return it in the words of mm.h."""
+        """Return it in the words of mm.h; of a free page, type and owner are the allocator's."""
         flags = [
             word
             for word, set_ in (("allocated", self.is_allocated), ("xenheap", self.is_xenheap))
             if set_
         ]
-        return (
-            f"mfn {self.mfn:#x}: {', '.join([self.state, *flags])}, {self.references} references, "
-            f"count_info {self.count_info:#x}, type_info {self.type_info:#x}, owner {self.owner:#x}"
-        )
+        facts = [self.state, *flags, counted(self.references, "reference")]
+        facts.append(f"count_info {self.count_info:#x}")
+        if not self.is_free:
+            facts += [f"type_info {self.type_info:#x}", f"owner {self.owner:#x}"]
+        return f"mfn {self.mfn:#x}: {', '.join(facts)}"
 
     @property
     def references(self) -> int:
@@ -237,6 +238,11 @@ class FrameTableReader:
         whole = b"".join(self.memory.read_at(*piece) for piece in self.pieces)
         for position in range(0, len(whole), size):
             yield whole[position : position + size]
+
+
+def counted(number: int, what: str) -> str:
+    """Return "1 page" or "2 pages"."""
+    return f"{number} {what}" + "s" * (number != 1)
 
 
 def find_frame_table(

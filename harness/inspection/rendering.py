@@ -11,7 +11,7 @@ from harness.inspection.errors import CannotInspect
 from harness.inspection.grants import read_entries
 from harness.inspection.hypervisor import Inspector
 from harness.inspection.invariants import check
-from harness.inspection.pages import PageInfo
+from harness.inspection.pages import PageInfo, counted
 from harness.inspection.physmap import Physmap, Range, changes
 from harness.inspection.snapshot import DomainState, Snapshot
 
@@ -22,9 +22,7 @@ GONE, CAME = "-", "+"
 def domains(snapshot: Snapshot) -> list[str]:
     """Return a line for each domain, and one for the machine."""
     lines = [repr(state) for state in snapshot.domains.values()]
-    lines += [
-        f"{line}" for state in snapshot.domains.values() for line in _unmapped(snapshot, state)
-    ]
+    lines += [line for state in snapshot.domains.values() for line in _unmapped(snapshot, state)]
     if snapshot.pages is None:
         lines.append(snapshot.pages_unknown)
     else:
@@ -40,7 +38,8 @@ def _unmapped(snapshot: Snapshot, state: DomainState) -> Iterator[str]:
     mapped -= sum(len(state.physmap.gfns_of(mfn)) for mfn in state.shared_pages())
     missing = state.tot_pages - state.extra_pages - mapped
     if missing > 0:
-        yield f"{state.name}  {missing} pages are owned and not mapped"
+        verb = "is" if missing == 1 else "are"
+        yield f"{state.name}  {counted(missing, 'page')} {verb} owned and not mapped"
 
 
 def physmap(state: DomainState) -> list[str]:
@@ -65,7 +64,7 @@ def page(snapshot: Snapshot, mfn: int) -> list[str]:
         raise CannotInspect(snapshot.pages_unknown or f"mfn {mfn:#x} is no RAM of this machine")
     info = snapshot.pages[mfn]
     lines = [repr(info), f"it is {snapshot.describe_page(mfn)}"]
-    lines += list(_record(snapshot, info))
+    lines += [] if info.is_free else list(_record(snapshot, info))
     for state in snapshot.domains.values():
         for gfn in state.physmap.gfns_of(mfn):
             entry = state.physmap[gfn]
@@ -78,7 +77,7 @@ def page(snapshot: Snapshot, mfn: int) -> list[str]:
 def _record(snapshot: Snapshot, info: PageInfo) -> Iterator[str]:
     """Yield the GFN that type_info holds, where it holds one."""
     assert snapshot.pages is not None
-    yield f"{snapshot.pages.type_count(info)} type references"
+    yield counted(snapshot.pages.type_count(info), "type reference")
     if info.is_xenheap and snapshot.gfn_in_page_info:
         gfn = snapshot.pages.recorded_gfn(info)
         yield "no GFN is recorded" if gfn is None else f"gfn {gfn:#x} is recorded"
@@ -120,4 +119,6 @@ def rules(snapshot: Snapshot) -> list[str]:
     """Return a line for each broken rule."""
     if snapshot.pages is None:
         return [f"no rule could be held: {snapshot.pages_unknown}"]
+    if snapshot.held_locks:
+        return [f"no rule is held in mid-update: {', '.join(snapshot.held_locks)} held"]
     return [str(violation) for violation in check(snapshot)] or ["no rule is broken"]

@@ -84,7 +84,7 @@ class DomainState:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Snapshot:
     """All of it, read within `seconds`."""
 
@@ -95,6 +95,10 @@ class Snapshot:
     seconds: float = 0.0
     held_locks: tuple[str, ...] = ()
     pages_unknown: str = ""  # why there are no `pages`
+
+    def __repr__(self) -> str:
+        """Return a line for each domain."""
+        return "\n".join(map(repr, self.domains.values())) or "no domain"
 
     def owner_name(self, address: int) -> str:
         """Return who an owner field names."""
