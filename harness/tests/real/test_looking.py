@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import uuid
 from pathlib import Path
 
 import pytest
@@ -114,7 +115,7 @@ def line_of(text: str) -> str:
 
 def test_cases_are_chosen_by_a_line_once_they_are_known(tmp_path: Path) -> None:
     file = tmp_path / "test_mine.py"
-    file.write_text(CASES)
+    file.write_text(f"# {uuid.uuid4()}: never seen before\n{CASES}")
     line = line_of("gfn_eq(page_get_xenheap_gfn(mfn_to_page(mfn)), INVALID_GFN)")
     arguments = ("run", "--xen", BOOKWORM, "--lines", line, "--paranoid", file)
     status, text = run(*arguments, directory=tmp_path)
