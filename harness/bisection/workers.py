@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import multiprocessing
 import os
 import shlex
@@ -199,6 +200,7 @@ def ssh(hosts: list[str], python: str = sys.executable) -> Iterator[Workers]:
     from fabric import Connection
 
     start: Any = distributed.LocalCluster
+    logging.getLogger("paramiko").addHandler(logging.NullHandler())  # what it raises is enough
     with contextlib.ExitStack() as stack:
         cluster = stack.enter_context(start(n_workers=0, host="127.0.0.1", dashboard_address=None))
         scheduler = int(cluster.scheduler_address.rpartition(":")[2])

@@ -56,7 +56,8 @@ WorkersNamed = Annotated[
     str,
     typer.Option(
         "--workers", metavar="WHERE", rich_help_panel=_WHERE,
-        help="A Dask scheduler (tcp://HOST:PORT), or hosts for ssh (HOST,HOST) with the harness.",
+        help="A Dask scheduler (tcp://HOST:PORT), or hosts for ssh (HOST,HOST), with the harness "
+        "and the repository where they are here; a URL for --repo spares the latter.",
     ),
 ]  # fmt: skip
 AtOnce = Annotated[
