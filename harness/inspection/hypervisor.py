@@ -19,7 +19,7 @@ from harness.inspection.grants import GrantTable, read_grants
 from harness.inspection.layout import (
     EntryStore,
     Layout,
-    build_id_of,
+    facts_of,
     load_layout,
     open_program,
 )
@@ -49,16 +49,16 @@ def attach(ram: Ram, syms: Path, build_id: str = "", cache: EntryStore | None = 
 
     `build_id` (hex) is that of the Xen that was started; symbols of another build are refused.
     """
-    found_id, _, note, _ = build_id_of(syms)
-    if build_id and found_id != build_id.lower():
+    facts = facts_of(syms)
+    if build_id and facts.build_id != build_id.lower():
         raise CannotInspect(
             f"{syms} is of another build than the Xen that runs",
-            evidence=[f"running {build_id}", f"symbols {found_id}"],
+            evidence=[f"running {build_id}", f"symbols {facts.build_id}"],
             advice="Name the xen-syms that the same build left beside its xen.",
         )
     check_present(ram)
     layout = load_layout(syms, cache)
-    for physical in (ram.base + offset for offset in ram.find_all(note)):
+    for physical in (ram.base + offset for offset in ram.find_all(facts.note)):
         for symbol in ("xen_pgtable", "boot_pgtable"):
             if symbol not in layout.symbols:
                 continue
@@ -73,7 +73,7 @@ def attach(ram: Ram, syms: Path, build_id: str = "", cache: EntryStore | None = 
     raise CannotInspect(
         "Xen was not found in the machine's RAM: it has not set up its page tables yet, "
         "or another Xen runs",
-        evidence=[f"looked for build-id {found_id} of {syms}"],
+        evidence=[f"looked for build-id {facts.build_id} of {syms}"],
     )
 
 
