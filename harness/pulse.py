@@ -12,7 +12,6 @@ import re
 import time
 from collections import deque
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 from harness.errors import HarnessError
@@ -82,7 +81,6 @@ class Pulse:
         """With `may_sleep`, that every CPU sleeps is no sign of anything."""
         self._may_sleep = may_sleep
         self._process = process
-        self._tasks = Path(f"/proc/{process.pid}/task")
         self._qmp = qmp
         self._refuse_stopped()
         self._threads = {
@@ -123,11 +121,8 @@ class Pulse:
             raise HarnessError(f"QEMU does not run its guest: it is {status!r}")
 
     def _look(self) -> _Look:
-        used, queued = {}, {}
-        for thread in self._tasks.iterdir():
-            # Both in nanoseconds (Documentation/scheduler/sched-stats.rst in Linux).
-            times = thread.joinpath("schedstat").read_text().split()
-            used[int(thread.name)], queued[int(thread.name)] = (int(t) / 1e9 for t in times[:2])
+        times = self._process.cpu_seconds()
+        used, queued = ({thread: pair[i] for thread, pair in times.items()} for i in (0, 1))
         # A CPU's PC is only true while it stands still: QEMU keeps it up to date at exits.
         self._qmp.execute("stop")
         try:

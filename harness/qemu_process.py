@@ -62,6 +62,15 @@ class QemuProcess:
                 return self._process.wait(seconds)
         return self._process.poll()
 
+    def cpu_seconds(self) -> dict[int, tuple[float, float]]:
+        """By thread: the CPU time it used, and the time it was ready to run but had no CPU."""
+        found = {}
+        for thread in Path(f"/proc/{self.pid}/task").iterdir():
+            # Both in nanoseconds (Documentation/scheduler/sched-stats.rst in Linux).
+            used, queued = thread.joinpath("schedstat").read_text().split()[:2]
+            found[int(thread.name)] = (int(used) / 1e9, int(queued) / 1e9)
+        return found
+
     def refuse_stopped(self) -> None:
         """Raise HarnessError if a signal or a debugger holds it: then nothing of it will answer."""
         try:

@@ -20,6 +20,7 @@ from harness.bisection.criterion import (
     Difference,
     compare_ends,
 )
+from harness.bisection.history import History
 from harness.bisection.laboratory import Laboratory, Need
 from harness.bisection.samples import Aspect, Reached, Sample
 from harness.bisection.search import Answer, Mark, Search, Seen
@@ -136,7 +137,7 @@ class Campaign:
         kept = [one for one in difference.criteria if (one in better) is self.fixed]
         if kept:
             return replace(difference, criteria=tuple(kept))
-        raise _other_direction(difference.criteria, self.fixed)
+        raise _other_direction(difference.criteria, self.laboratory.history, self.fixed)
 
     def _ends(self, difference: Difference) -> list[Sample]:
         history = self.laboratory.history
@@ -270,7 +271,8 @@ class Campaign:
         if sample.reached is Reached.UNCHANGED:
             return Revert("does not apply", sample.reason, sample)
         outcome = {Mark.GOOD: "changed", Mark.BAD: "unchanged", Mark.SKIP: "other"}[seen.mark]
-        return Revert(outcome, sample.why(criterion.case), sample)
+        by_time = criterion.aspect is Aspect.BOOT_SECONDS
+        return Revert(outcome, seen.reason if by_time else sample.why(criterion.case), sample)
 
     def _without(self, criterion: Criterion, guilty: str) -> Need | Revert:
         """Return the need to see the new end without a commit, or why there is no such thing."""
@@ -289,15 +291,16 @@ class Campaign:
         return Need(self.laboratory.history.new, _cases(criterion), runs, boots, diff)
 
 
-def _other_direction(criteria: Sequence[Criterion], fixed: bool) -> UsageError:
+def _other_direction(criteria: Sequence[Criterion], history: History, fixed: bool) -> UsageError:
     """Say that good is bad and bad is good."""
     cases = [f"{one.case or 'build and boot'}: {one.good}, then {one.bad}" for one in criteria]
+    old, new = history.old[:12], history.new[:12]
     if fixed:
         message = "nothing got better from bad to good; it got worse"
-        advice = "To find what made it worse, leave --fixed out and swap --good and --bad."
+        advice = f"To find what made it worse:  --good {old} --bad {new}"
     else:
         message = "nothing got worse from good to bad; it got better"
-        advice = "To find what made it better:  --fixed --bad OLD --good NEW"
+        advice = f"To find what made it better:  --fixed --bad {old} --good {new}"
     return UsageError(message, evidence=cases[:EVIDENCE_LINES], advice=advice)
 
 

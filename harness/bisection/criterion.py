@@ -10,6 +10,7 @@ run until the odds are clear, by Wald's sequential test with the rates that the 
 from __future__ import annotations
 
 import math
+import statistics
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ MOST_RUNS = 60  # at one commit
 DOUBT = 0.001  # how often one commit of a wavering case may be judged wrongly
 # The least difference between the ends' rates that so few runs can tell apart.
 LEAST_DIFFERENCE = 0.3
-# A boot has slowed if even the quickest at the new end takes this much longer than the quickest at
+# A boot has slowed if both the quickest and the median at the new end take this much longer than at
 # the old one. The quickest of several says what the boot needs, the others what else was going on.
 SLOWER = 1.25
 BOOTS = 5
@@ -159,7 +160,8 @@ def _boots(old: Sample, new: Sample) -> Difference:
     if not old.boots or not new.boots:
         return Difference(doubts=(("", "an end that does not boot has no boot time"),))
     quick, slow = min(old.boots), min(new.boots)
-    if max(quick, slow) < SLOWER * min(quick, slow):
+    ratios = (slow / quick, statistics.median(new.boots) / statistics.median(old.boots))
+    if min(ratios) < SLOWER and max(ratios) > 1 / SLOWER:
         return Difference()
     good, bad = (f"boots in {seconds:.2f} s" for seconds in (quick, slow))
     return Difference((Criterion("", Aspect.BOOT_SECONDS, good, bad, limits=(quick, slow)),))

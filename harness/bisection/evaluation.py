@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,11 +29,14 @@ from harness.machines import load_machine
 from harness.outcomes import CaseResult, Outcome
 from harness.references import resolve
 from harness.scenarios import DEFAULT, FIRST_DOM0LESS, SCENARIOS, Scenario, release_of
+from harness.series import Series
 from harness.suites import Suite, run_suite
 from harness.toolchain import find_toolchain
 from harness.trees import Tree
 
 EVIDENCE_LINES = 12
+
+CHANGE = "the change"  # what is said of one that came as a diff alone
 
 # What a look leaves in its directory as it goes on: by these it can be seen how far it is.
 BOOT = "boot"
@@ -87,7 +91,8 @@ def evaluate(task: Task) -> Sample:
     try:
         tree = _source(task, cache)
     except ChangeError as error:
-        return Sample(task.commit, Reached.UNCHANGED, error.message, error.evidence)
+        where = error.message.rpartition(f'"{CHANGE}", ')[2]  # file and hunk, if it says so
+        return Sample(task.commit, Reached.UNCHANGED, where, error.evidence)
     try:
         built = build(tree, task.setting.options, cache)
     except BuildError as error:
@@ -101,11 +106,16 @@ def evaluate(task: Task) -> Sample:
 def _source(task: Task, cache: Cache) -> Tree:
     tree = resolve(task.reference, cache)
     for diff in task.setting.diffs:  # read anew for each tree: files move between versions
-        tree = patches.apply(tree, patches.read_change("-", tree, cache, io.BytesIO(diff)))
+        tree = patches.apply(tree, _series(diff, tree, cache))
     if task.without:
-        series = patches.read_change("-", tree, cache, io.BytesIO(task.without))
-        tree = patches.apply(tree, series, reverse=True)
+        tree = patches.apply(tree, _series(task.without, tree, cache), reverse=True)
     return tree
+
+
+def _series(diff: bytes, tree: Tree, cache: Cache) -> Series:
+    series = patches.read_change("-", tree, cache, io.BytesIO(diff))
+    named = tuple(replace(patch, subject=CHANGE) for patch in series.patches)
+    return replace(series, origin=CHANGE, patches=named)
 
 
 def _run(task: Task, built: Build, directory: Path, cache: Cache) -> Sample:
@@ -146,13 +156,20 @@ def _missing(task: Task, known: Sample | None) -> tuple[dict[str, int], int]:
 def _boot(
     built: Build, setting: Setting, boots: int, directory: Path, cache: Cache
 ) -> tuple[float, ...]:
-    """Boot the Xen as often as asked, each time to the point where every guest answers."""
+    """Boot the Xen as often as asked, each time to the point where every guest answers.
+
+    Returns seconds from QEMU's start, less those in which this machine had no CPU for it.
+    """
     scenario = plainest(built.tree.version)
     seconds = []
     for _ in range(boots):
         shutil.rmtree(directory / BOOT, ignore_errors=True)
-        with boot(built, load_machine(setting.machine), scenario, directory / BOOT, cache) as host:
-            seconds.append(round(host.boot_seconds, 4))
+        machine = load_machine(setting.machine)
+        began = time.monotonic()
+        with boot(built, machine, scenario, directory / BOOT, cache) as host:
+            took = time.monotonic() - began
+            waited = max(queued for _, queued in host.process.cpu_seconds().values())
+            seconds.append(round(took - waited, 4))
     return tuple(seconds)
 
 

@@ -102,6 +102,8 @@ def _ends(findings: Findings) -> Iterator[str]:
             counted(end.labels(one.criterion.case, one.criterion.aspect))
             for end in (findings.old, findings.new)
         )
+        if one.criterion.aspect is Aspect.BOOT_SECONDS:
+            old, new = one.criterion.good, one.criterion.bad
         alike.setdefault((old, new), []).append(one)
     for (old, new), group in alike.items():
         name = _case(group[0]) if len(group) == 1 else f"{len(group)} cases"
@@ -230,8 +232,9 @@ def _shown(sample: Sample, case: str, aspect: Aspect) -> list[str]:
     results = sample.cases[case]
     told = next((result for result in results if result.message), results[0])
     lines += [told.message] if told.message else []
-    lines += told.crash or told.evidence
     lines += [f"after  {operation}" for operation in told.operations[-4:]]
+    if told.crash or told.evidence:  # what Xen said of its death, told better
+        return [*lines, *(told.crash or told.evidence)]
     said = [line for line in told.console.splitlines() if line.removeprefix("(XEN)").strip(" *")]
     return lines + [f"Xen said  {line}" for line in said[:EVIDENCE_LINES]]
 
@@ -278,8 +281,10 @@ def again(reached: Reached, commit: str, finding: Finding, context: Context) -> 
     """Return the command that looks at a commit again."""
     reference = f"{context.place}@{commit[:12]}"
     case = finding.criterion.case
-    if reached in (Reached.UNCHANGED, Reached.SOURCE) or not case:
+    if reached in (Reached.UNCHANGED, Reached.SOURCE):
         return ["xenverify", "build", reference, *context.words]
+    if not case:
+        return ["xenverify", "shell", "--xen", reference, *context.words, "-c", "pass"]
     return ["xenverify", "run", case, "--xen", reference, *context.words]
 
 

@@ -185,8 +185,10 @@ class _Way:
     def _through_fork_points(self) -> Answer | None:
         """Step back to where the ends' histories part, if the old one is no ancestor of the new."""
         bases = self.merge_bases(self.start, self.top)
+        self.mask = self.graph.masks[self.top]
         for base in bases:
             if self._ask(base) is Mark.BAD:
+                self.mask = 0
                 return Answer(self.top, (), bad_base=base)
         self.start = bases[0]
         return None

@@ -121,9 +121,11 @@ class SearchView:
 
 
 def _blame(count: int) -> str:
+    if count == 0:
+        return "no commit to blame between these ends"
     if count == 1:
         return "1 commit to blame; now the proof"
-    looks = math.ceil(math.log2(max(count, 1)))
+    looks = math.ceil(math.log2(count))
     return f"{count} commits may be to blame, about {looks} looks to go"
 
 
@@ -133,7 +135,8 @@ def _words(sample: Sample) -> str:
         return sample.why("")
     counts: dict[str, int] = {}
     for runs in sample.cases.values():
-        outcome = str(runs[-1].outcome)
+        steady = len({run.outcome for run in runs}) == 1
+        outcome = str(runs[-1].outcome) if steady else "wavering"
         counts[outcome] = counts.get(outcome, 0) + 1
     if not counts:
         return f"boots in {min(sample.boots):.2f} s" if sample.boots else "boots"

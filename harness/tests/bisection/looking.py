@@ -5,7 +5,7 @@ Workers import this by name, as they import harness.bisection.evaluation for rea
     CASE OUTCOME [MESSAGE]      a case and what it came to
     CASE OUTCOME|OUTCOME        one or the other, by the toss of a coin
     !build REASON               it does not build
-    !boot SECONDS               it takes so long to boot
+    !boot SECONDS               it takes so long to boot; or so long in turn, with commas between
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ def look(task: Task) -> Sample:
     place, _, commit = task.reference.removeprefix("git:").rpartition("@")
     text = git(Path(place), "cat-file", "blob", f"{commit}:{STATE}").decode()
     cases: dict[str, list[CaseResult]] = {}
-    boots = (1.0,)
+    boots: tuple[float, ...] = (1.0,)
     for line in text.splitlines():
         name, _, words = line.partition(" ")
         if name == "!build":
             return Sample(commit, Reached.SOURCE, words, (words,))
         if name == "!boot":
-            boots = (float(words),)
+            boots = tuple(map(float, words.split(",")))
             continue
         outcomes, _, message = words.partition(" ")
         for _ in range(task.runs if name in task.cases else 0):
@@ -42,7 +42,13 @@ def look(task: Task) -> Sample:
             cases.setdefault(name, []).append(CaseResult(name, outcome, message=message))
     build = {"fingerprint": text + commit, "seconds": 1.0, "cached": False}
     runs = {name: tuple(results) for name, results in cases.items()}
-    return Sample(task.commit, Reached.RAN, build=build, boots=boots * task.boots, cases=runs)
+    return Sample(
+        task.commit, Reached.RAN, build=build, boots=_turns(boots, task.boots), cases=runs
+    )
+
+
+def _turns(boots: tuple[float, ...], count: int) -> tuple[float, ...]:
+    return (boots * count)[:count]
 
 
 def die_once(task: Task) -> Sample:

@@ -389,3 +389,25 @@ def test_the_report_names_what_a_reader_needs(tmp_path: Path) -> None:
             f"xenverify run case --xen git:{test.made.path}@{commit[:12]}",
         ):
             assert expected in text, text
+
+
+def test_a_report_says_how_sure_a_wavering_case_is(tmp_path: Path) -> None:
+    random.seed(20)
+    texts = ["case passed"] * 7 + ["case failed|passed"] * 7
+    with bench(tmp_path, *texts) as test:
+        campaign = test.campaign("c0", "c13")
+        findings = campaign.run()
+        (finding,) = findings.findings
+        judged = len(finding.steps)
+        text = "\n".join(report.compose(findings, context(campaign)))
+        assert "wavers: failed in 0% of the runs at the old end" in text
+        assert f"every commit judged rightly: {99.9 - 0.1 * (judged - 1):.1f} %" in text
+
+
+def test_a_boot_time_that_differs_by_one_lucky_boot_is_not_searched(tmp_path: Path) -> None:
+    texts = ["!boot 0.2,0.3,0.3,0.31,0.3", "!boot 0.3", "!boot 0.3"]
+    with (
+        bench(tmp_path, *texts) as test,
+        pytest.raises(UsageError, match="do not differ"),
+    ):
+        test.campaign("c0", "c2", cases=(), aspect=Aspect.BOOT_SECONDS).run()
