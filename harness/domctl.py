@@ -22,7 +22,10 @@ PREFIX = struct.Struct("<IIH6x")
 SIZE = 128 + PREFIX.size
 
 DESTROYDOMAIN = 2
+PAUSEDOMAIN = 3
+UNPAUSEDOMAIN = 4
 MAX_MEM = 11
+SOFT_RESET = 79
 
 
 def interface_version(tree: Tree) -> int:
@@ -47,6 +50,21 @@ def max_mem(tree: Tree, domid: int, kib: int) -> Call[int]:
 def destroydomain(tree: Tree, domid: int) -> Call[int]:
     """End the domain."""
     return _domctl(tree, DESTROYDOMAIN, domid, b"", f"destroydomain(domid={domid})")
+
+
+def pausedomain(tree: Tree, domid: int) -> Call[int]:
+    """Let none of its vCPUs run."""
+    return _domctl(tree, PAUSEDOMAIN, domid, b"", f"pausedomain(domid={domid})")
+
+
+def unpausedomain(tree: Tree, domid: int) -> Call[int]:
+    """Take one pausedomain back."""
+    return _domctl(tree, UNPAUSEDOMAIN, domid, b"", f"unpausedomain(domid={domid})")
+
+
+def soft_reset(tree: Tree, domid: int) -> Call[int]:
+    """Make the domain, which asked for it and is paused, as it was before its kernel began."""
+    return _domctl(tree, SOFT_RESET, domid, b"", f"soft_reset(domid={domid})")
 
 
 def _domctl(tree: Tree, command: int, domid: int, arguments: bytes, text: str) -> Call[int]:

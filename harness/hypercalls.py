@@ -213,5 +213,6 @@ EVENT_OPS = {
     xenabi.EventOp.alloc_unbound: (xenabi.ALLOC_UNBOUND, "port"),
     xenabi.EventOp.bind_ipi: (xenabi.BIND_IPI, "port"),
     xenabi.EventOp.unmask: (xenabi.UNMASK, ""),
+    xenabi.EventOp.reset: (xenabi.RESET, ""),
 }
 """The structure of each, and the member in which Xen returns a port."""

@@ -153,6 +153,7 @@ class EventOp(IntEnum):
     alloc_unbound = 6
     bind_ipi = 7
     unmask = 9
+    reset = 10
 
 
 class SchedOp(IntEnum):
@@ -171,6 +172,7 @@ class Shutdown(IntEnum):
     suspend = 2
     crash = 3
     watchdog = 4
+    soft_reset = 5
 
 
 CONSOLEIO_WRITE = 0  # xen.h
@@ -336,6 +338,7 @@ BIND_IPI = _structure("evtchn_bind_ipi", 8, vcpu=(0, "I"), port=(4, "I"))
 CLOSE = _structure("evtchn_close", 4, port=(0, "I"))
 SEND = _structure("evtchn_send", 4, port=(0, "I"))
 UNMASK = _structure("evtchn_unmask", 4, port=(0, "I"))
+RESET = _structure("evtchn_reset", 2, dom=(0, "H"))
 
 # sched.h
 SCHED_SHUTDOWN = _structure("sched_shutdown", 4, reason=(0, "I"))

@@ -7,7 +7,7 @@ whole run, cases.py the host of each case, recording.py what becomes of it. With
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -110,3 +110,13 @@ def domain(domains: list[Domain]) -> Domain:
 def dom0(host: Booted) -> Domain:
     """The agent that runs as dom0; the scenario must have one."""
     return host.domain(0)
+
+
+@pytest.fixture
+def boot_again(host: Booted) -> Callable[[Domain], Domain]:
+    """Have a second agent take the place of a domain's first, which cleans nothing up."""
+    from harness.agent import image
+    from harness.cache import default_cache
+    from harness.second_kernel import boot_second
+
+    return lambda first: boot_second(host, first, image(default_cache()))
