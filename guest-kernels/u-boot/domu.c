@@ -28,25 +28,46 @@ DECLARE_GLOBAL_DATA_PTR;
 /* A word of the domU's boot arguments, see xenverify_map_shared_info(). */
 #define RELEASE_FIRST		"xenverify.release-first"
 
+/* The interrupt of event channels: PPI 15, low level, for one CPU. */
+#define EVENT_INTERRUPT		15
+#define INTERRUPT_FLAGS		0xf08
+
+/* Xen names it in each node that needs it, and not once for all. */
+static fdt32_t interrupt_controller(const void *tree)
+{
+	int node = fdt_node_offset_by_prop_value(tree, -1,
+						 "interrupt-controller", "", 0);
+
+	return cpu_to_fdt32(node < 0 ? 0 : fdt_get_phandle(tree, node));
+}
+
 /*
- * Add the node that says where the grant table may go: Xen gives it to a domU
- * of its own only since 4.17, and only with "xen,enhanced". The tree lies alone
- * in 2 MiB of RAM, there is room behind it.
+ * Add the node that says where the grant table may go, and by which Linux
+ * knows that it runs on Xen: Xen gives it to a domU of its own only since
+ * 4.17, and only with "xen,enhanced".  The tree lies alone in 2 MiB of RAM,
+ * there is room behind it.
  */
 void *xenverify_device_tree(void *tree)
 {
-	static const char compatible[] = "xen,xen";
+	/* Linux wants a version, and does not care which. */
+	static const char compatible[] = "xen,xen-4\0xen,xen";
 	const fdt32_t reg[] = { 0, cpu_to_fdt32(GRANT_TABLE_BASE),
 				0, cpu_to_fdt32(GRANT_TABLE_SIZE) };
+	const fdt32_t interrupts[] = { cpu_to_fdt32(1),
+				       cpu_to_fdt32(EVENT_INTERRUPT),
+				       cpu_to_fdt32(INTERRUPT_FLAGS) };
+	const fdt32_t parent = interrupt_controller(tree);
 	int node;
 
-	if (fdt_node_offset_by_compatible(tree, -1, compatible) >= 0 ||
+	if (fdt_node_offset_by_compatible(tree, -1, "xen,xen") >= 0 ||
 	    fdt_open_into(tree, tree, fdt_totalsize(tree) + ROOM_FOR_NODE))
 		return tree;
 
 	node = fdt_add_subnode(tree, 0, "hypervisor");
 	fdt_setprop(tree, node, "compatible", compatible, sizeof(compatible));
 	fdt_setprop(tree, node, "reg", reg, sizeof(reg));
+	fdt_setprop(tree, node, "interrupt-parent", &parent, sizeof(parent));
+	fdt_setprop(tree, node, "interrupts", interrupts, sizeof(interrupts));
 
 	return tree;
 }

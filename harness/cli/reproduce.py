@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import tempfile
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from harness.cli import options as opt
@@ -17,16 +18,26 @@ from harness.cli.display import Display, page
 from harness.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from harness.builds import Build
+    from harness.builds import Build, BuildOptions
     from harness.cache import Cache
+    from harness.machines import Machine
     from harness.progress import Progress
-    from harness.reproductions.uboot_shared_info import Cell, Role
+    from harness.reproductions.uboot_linux import LinuxCell
+    from harness.reproductions.uboot_shared_info import Cell, Role, Stage
     from harness.trees import Tree
     from harness.uboot.images import UBoot
 
 BEFORE, AFTER = "debian:bullseye", "debian:bookworm"
 UBOOTS = ("debian:bullseye", "debian:bookworm")
 RESULTS = "reproduction.json"
+
+
+class System(StrEnum):
+    """What U-Boot starts."""
+
+    SECOND_STAGE = "second-stage"
+    LINUX = "linux"
+
 
 app = typer.Typer(
     help="Show a bug of the field again, without and with what mends it.",
@@ -56,6 +67,17 @@ Uboots = Annotated[
 ]
 
 
+OperatingSystem = Annotated[
+    System,
+    typer.Option(
+        "--os", metavar="OS", help="What U-Boot starts: our second stage, or Debian's linux."
+    ),
+]
+Prompt = Annotated[
+    bool, typer.Option("--prompt", help="Sit at U-Boot's prompt on one Xen, and start it yourself.")
+]
+
+
 @app.callback()
 def _reproduce() -> None:
     """Keep the story's name part of the command line, though there is only one so far."""
@@ -67,6 +89,8 @@ def uboot_shared_info(
     change: Change = None,
     on: On = None,
     uboot: Uboots = None,
+    system: OperatingSystem = System.SECOND_STAGE,
+    prompt: Prompt = False,
     machine: opt.MachineName = opt.DEFAULT_MACHINE,
     release: opt.Release = False,
     kconfig: opt.Kconfig = None,
@@ -82,41 +106,107 @@ def uboot_shared_info(
     xenverify reproduce uboot-shared-info git:~/xen@52196c8cd9 git:~/xen@71320946d5
     xenverify reproduce uboot-shared-info --change fix.patch --on debian:bullseye
     xenverify reproduce uboot-shared-info --uboot git:~/u-boot@v2020.10
+    xenverify reproduce uboot-shared-info --os linux
+    xenverify reproduce uboot-shared-info --prompt debian:bookworm
 
     The first Xen must have the bug: it is the proof that this can show it.
     """
-    from harness import agent
-    from harness.builds import build_all
     from harness.cache import default_cache
+    from harness.cli import reproduced
     from harness.machines import load_machine
     from harness.reports.folder import results_folder
-    from harness.reproductions import uboot_shared_info as story
-    from harness.uboot import second_stage
 
     board = load_machine(machine)
     shared = opt.Shared(machine, release, tuple(kconfig or ()), cc, no_sandbox)
     options, cache, console = shared.build_options(), default_cache(), page()
-    with results_folder(output) as folder, Display(quiet=quiet) as display:
-        trees = _trees(xens, change, on, cache, display.say)
-        builds = build_all(list(trees.values()), options, cache, display.say)
-        sides = dict(zip(trees, builds, strict=True))
-        uboots = _uboots(uboot or (), cache, display.say, sandbox=not no_sandbox)
-        _show_sides(console, sides, uboots)
-        stage = story.Stage(uboots, second_stage.image(cache), agent.image(cache), board, folder)
-        cells = story.run(sides, stage, display.say)
-        _write(folder / RESULTS, sides, uboots, cells)
-        before, after = sides
-        wrong = story.judge(cells, before, after)
-    console.print()
-    console.print(_table(cells, list(sides), uboots))
-    for line in _explain(cells):
-        console.print(line, soft_wrap=True)
-    console.print()
+    with contextlib.ExitStack() as stack, Display(quiet=quiet) as display:
+        if prompt and output is None:  # as for a shell: nothing is to be kept
+            made = stack.enter_context(tempfile.TemporaryDirectory(prefix="xenverify-prompt-"))
+            folder = Path(made)
+        else:
+            folder = stack.enter_context(results_folder(output))
+        trees = _trees(xens, change, on, cache, display.say, one=prompt)
+        sides, stage = _prepare(trees, uboot or (), options, cache, board, folder, display)
+        reproduced.show_sides(console, sides, stage.uboots)
+        if prompt:
+            return _sit_at_prompt(stage, uboot or (), sides, display)
+        tell = _tell_of_linux if system is System.LINUX else _tell
+        cells, wrong = tell(sides, stage, display.say)
+    reproduced.show_cells(console, cells, stage.uboots)
+    before, after = sides
     word = Text("STILL BROKEN", "bold red") if wrong else Text("REPRODUCED", "bold green")
     rest = "; ".join(wrong) or f"the bug shows on {before} and not on {after}"
     place = Text(f"    results in {opt.relative(folder)}/", "dim")
     console.print(word + Text(f"  {rest}") + place, soft_wrap=True)
     return ExitCode.REGRESSED if wrong else ExitCode.OK
+
+
+def _prepare(
+    trees: dict[str, Tree],
+    uboots: Sequence[str],
+    options: BuildOptions,
+    cache: Cache,
+    board: Machine,
+    folder: Path,
+    display: Display,
+) -> tuple[dict[str, Build], Stage]:
+    """Build everything that is booted."""
+    from harness import agent
+    from harness.builds import build_all
+    from harness.reproductions.uboot_shared_info import Stage
+    from harness.uboot import second_stage
+
+    builds = build_all(list(trees.values()), options, cache, display.say)
+    built = _uboots(uboots, cache, display.say, sandbox=options.sandbox)
+    stage = Stage(built, second_stage.image(cache), agent.image(cache), board, folder)
+    display.clear()
+    return dict(zip(trees, builds, strict=True)), stage
+
+
+def _tell(
+    sides: dict[str, Build], stage: Stage, progress: Progress
+) -> tuple[Sequence[Cell], list[str]]:
+    """Boot the second stage by every U-Boot on both sides; what was found, and what is wrong."""
+    from harness.reproductions import uboot_shared_info as story
+
+    cells = story.run(sides, stage, progress)
+    _write(System.SECOND_STAGE, sides, stage, cells)
+    return cells, story.judge(cells, *sides)
+
+
+def _tell_of_linux(
+    sides: dict[str, Build], stage: Stage, progress: Progress
+) -> tuple[Sequence[LinuxCell], list[str]]:
+    """Do the same with Linux."""
+    from harness.cache import default_cache
+    from harness.reproductions import uboot_linux as story
+
+    cells = story.run(sides, stage, story.kernel(default_cache(), progress), progress)
+    _write(System.LINUX, sides, stage, cells)
+    return cells, story.judge(cells, *sides)
+
+
+def _sit_at_prompt(
+    stage: Stage, named: Sequence[str], sides: dict[str, Build], display: Display
+) -> ExitCode:
+    """Give the terminal to U-Boot: the one that was named, or the one with the bug."""
+    from harness.cli.terminal import hand_over
+    from harness.reproductions import uboot_prompt
+    from harness.reproductions.uboot_shared_info import Role
+
+    role = Role.FORGETFUL
+    if named and stage.uboots[Role.FORGETFUL].tree.reference not in named:
+        role = Role.TIDY
+    ((name, build),) = sides.items()
+    display.say("booting")
+    with uboot_prompt.booted(role, build, stage) as host:
+        display.clear()
+        hand_over(
+            host,
+            f"{stage.uboots[role].label} in d1 on {name}. Ctrl-] leaves; three times Ctrl-A goes to"
+            f" Xen's own keys, and on.\nTo start the second stage:  {uboot_prompt.START}\n",
+        )
+    return ExitCode.OK
 
 
 def _trees(
@@ -125,8 +215,10 @@ def _trees(
     on: str | None,
     cache: Cache,
     progress: Progress,
+    *,
+    one: bool,
 ) -> dict[str, Tree]:
-    """Return the tree of each side by its name, the one with the bug first."""
+    """Return the tree of each side by its name, the one with the bug first; or just one."""
     from harness.references import resolve
     from harness.sides import Side
 
@@ -135,6 +227,11 @@ def _trees(
             "two Xens, or one Xen and a change to it",
             advice="Name BEFORE and AFTER, or --change CHANGE --on REF.",
         )
+    if one:
+        if len(xens or ()) > 1:
+            raise UsageError("a prompt is on one Xen", advice="Name just one, or none.")
+        name = on or (xens or (AFTER,))[0]
+        return {name: Side(name, tuple(change or ())).tree(cache, progress)}
     if change and on:
         stdin = opt.read_stdin(change)
         plain, changed = Side(on), Side(on, tuple(change))
@@ -178,100 +275,17 @@ def _uboots(
     return found
 
 
-def _show_sides(console: Console, sides: dict[str, Build], uboots: dict[Role, UBoot]) -> None:
-    from harness.cli import present
-
-    present.show_builds(console, list(sides), list(sides.values()))
-    facts = []
-    for uboot in uboots.values():
-        took = "cached" if uboot.cached else f"{uboot.seconds:.1f} s"
-        kind = "unmaps shared_info" if uboot.unmaps else "never unmaps shared_info"
-        facts.append(("u-boots", f"{uboot.label}  {uboot.tree.label}  {took}  {kind}"))
-    present.show_facts(console, facts)
-
-
-def _table(cells: Sequence[Cell], sides: Sequence[str], uboots: dict[Role, UBoot]) -> Table:
-    from harness.reproductions.uboot_shared_info import Found
-
-    styles = {Found.ALIAS: "bold", Found.CLEAN: "green", Found.BROKEN: "bold red"}
-    grid = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for header in ("what starts the OS", *sides):
-        grid.add_column(header, overflow="fold")
-    rows: dict[str, list[Text]] = {}
-    for cell in cells:
-        row = rows.setdefault(cell.row.name, [Text(cell.row.title(uboots))])
-        row.append(Text(_words(cell), style=styles.get(cell.found, "")))
-    for row in rows.values():
-        grid.add_row(*row)
-    return grid
-
-
-def _words(cell: Cell) -> str:
-    """Say in a few words what was found."""
-    from harness.reproductions.uboot_shared_info import Found
-
-    report = cell.report
-    if cell.found is Found.ALIAS and report:
-        lost = ", event lost" if report.corrupts else ""
-        return f"RAM {report.alias:#x} is shared_info{lost}"
-    if cell.found is Found.REFUSED:
-        return "-EBUSY: the OS is refused"
-    if cell.found is Found.PANIC:
-        return "U-Boot panics"
-    if cell.found is Found.BROKEN:
-        return "an event does not arrive"
-    return "clean"
-
-
-def _explain(cells: Sequence[Cell]) -> list[str]:
-    """Return the evidence below the table: each thing once, with the sides it was seen on."""
-    seen: dict[tuple[str, ...], list[str]] = {}
-    for cell in cells:
-        if evidence := _evidence(cell):
-            seen.setdefault(evidence, []).append(cell.side)
-    lines = []
-    for (first, *more), sides in seen.items():
-        lines += ["", f"{', '.join(sides)}: {first}", *(f"  {line}" for line in more)]
-    return lines
-
-
-def _evidence(cell: Cell) -> tuple[str, ...]:
-    """Return what a row needs to be understood, nothing if it speaks for itself."""
-    from harness.reproductions.uboot_shared_info import Found
-
-    report = cell.report
-    if cell.found is Found.ALIAS and report:
-        return (
-            f"RAM at {report.alias:#x} is shared_info, and so is {report.mapped_at:#x}, where the"
-            " OS asked for it:",
-            "a store into either appears in the other. The OS stores into that page of its RAM;",
-            f"the event mask goes from {report.mask_before:#x} to {report.mask_after:#x},",
-            f"and an event that was delivered before is {report.event_after.name.lower()}.",
-        )
-    if cell.found is Found.REFUSED and report and report.aliases:
-        return (
-            f"U-Boot left shared_info at {report.alias:#x}, and Xen maps it once: the OS is told.",
-            "Going on regardless would not help it, for that page of RAM is shared_info still.",
-        )
-    if cell.found is Found.PANIC:
-        return (
-            "U-Boot maps shared_info over RAM, which loses the page but does not free it;",
-            "to populate the place later is one page too many in a domain at its maximum:",
-            *(f"  {line}" for line in cell.said),
-        )
-    return ()
-
-
 def _write(
-    path: Path, sides: dict[str, Build], uboots: dict[Role, UBoot], cells: Sequence[Cell]
+    system: System, sides: dict[str, Build], stage: Stage, cells: Sequence[Cell | LinuxCell]
 ) -> None:
     result = {
         "reproduction": "uboot-shared-info",
+        "os": system.value,
         "sides": {name: build.describe() for name, build in sides.items()},
         "uboots": {
             role.value: {"label": uboot.tree.label, "tree": uboot.tree.tree}
-            for role, uboot in uboots.items()
+            for role, uboot in stage.uboots.items()
         },
         "cells": [cell.describe() for cell in cells],
     }
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    (stage.folder / RESULTS).write_text(json.dumps(result, indent=1) + "\n")

@@ -11,11 +11,12 @@ cell boots a Xen of its own. Refuses to know: how a reference is resolved, and h
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import re
 import shlex
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
@@ -155,45 +156,54 @@ def boot(row: Row, side: str, build: Build, stage: Stage) -> Cell:
     Raises what a Host raises: that Xen dies is no cell of this table.
     """
     directory = stage.folder / re.sub(r"[^\w.+-]+", "-", side) / row.name
-    directory.mkdir(parents=True, exist_ok=True)
-    held = hold(stage.second_stage.image, directory / "second-stage.held")
-    plan = _plan(row, stage, held)
-    dom0 = DomainPlan() if row.slack else None
-    scenario = Scenario(f"uboot-{row.name}", domus=(plan,), dom0=dom0)
     began = time.monotonic()
-    with Booted(build, stage.machine, scenario, directory, kernel=stage.agent) as host:
-        if row.slack:  # before the second stage may start, so before U-Boot populates
-            most = (MEMORY_MIB + SLACK_MIB) * 1024
-            host.domain(0).do(domctl.max_mem(build.tree, 1, most))
+    with started(row, build, stage, directory, stage.second_stage.image) as (host, held):
 
         def come_to_an_end() -> Report | str | None:
             let_go(host.ram, held)
-            return find_report(host.ram, stage.second_stage) or _last_words(host.console.text)
+            return find_report(host.ram, stage.second_stage) or last_words(host.console.text)
 
         outcome = host.wait(come_to_an_end, SECONDS, "the second stage's report")
         seconds = time.monotonic() - began
         host.check()
         text = host.console.text
         command = shlex.join(host.command)
-    held.unlink()
     report = outcome if isinstance(outcome, Report) else None
     found = classify(report) if report else Found.PANIC
     said = () if report else (*OVER_ALLOCATION.findall(text)[:1], str(outcome))
     return Cell(row, side, found, report, said, seconds, directory, command)
 
 
-def _plan(row: Row, stage: Stage, held: Path) -> DomainPlan:
+@contextlib.contextmanager
+def started(
+    row: Row, build: Build, stage: Stage, directory: Path, image: Path, bootargs: str = ""
+) -> Iterator[tuple[Booted, Path]]:
+    """Boot a row up to where U-Boot waits with `image`: the host, and what is to be let go."""
+    directory.mkdir(parents=True, exist_ok=True)
+    held = hold(image, directory / "second-stage.held")
+    plan = _plan(row, stage, held, bootargs)
+    dom0 = DomainPlan() if row.slack else None
+    scenario = Scenario(f"uboot-{row.name}", domus=(plan,), dom0=dom0)
+    with Booted(build, stage.machine, scenario, directory, kernel=stage.agent) as host:
+        if row.slack:  # before the second stage may start, so before U-Boot populates
+            most = (MEMORY_MIB + SLACK_MIB) * 1024
+            host.domain(0).do(domctl.max_mem(build.tree, 1, most))
+        yield host, held
+    held.unlink()
+
+
+def _plan(row: Row, stage: Stage, held: Path, bootargs: str) -> DomainPlan:
     if row.role is Role.NONE:
         return DomainPlan(memory_mib=MEMORY_MIB, kernel=stage.second_stage.image)
     return DomainPlan(
         memory_mib=MEMORY_MIB,
         kernel=stage.uboots[row.role].image,
         ramdisk=held,
-        bootargs=RELEASE_FIRST if row.release_first else "",
+        bootargs=f"{bootargs} {RELEASE_FIRST}" if row.release_first else bootargs,
     )
 
 
-def _last_words(text: str) -> str | None:
+def last_words(text: str) -> str | None:
     """Return why U-Boot gave up, None if it has not."""
     before, found, _ = text.partition(GAVE_UP)
     if not found:

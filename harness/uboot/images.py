@@ -85,17 +85,18 @@ def build(
         job = _Job(tree, flavour, toolchain, cache, sandbox=sandbox, cancelled=cancelled)
         job.make(directory)
 
-    inputs = (RECIPE, tree.identity, flavour, toolchain.description, _ours(), sandbox)
+    inputs = (RECIPE, tree.identity, flavour, toolchain.description, _ours(flavour), sandbox)
     key = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:32]
     entry = cache.entry("u-boot", key, make, progress=progress, cancelled=cancelled)
     record = json.loads((entry / RECORD).read_bytes())
     return UBoot(entry / PRODUCT, tree, flavour, log=entry / LOG, cached=not made, **record)
 
 
-def _ours() -> str:
+def _ours(flavour: Flavour) -> str:
     """Return a hash over everything that we add to a U-Boot."""
     digest = hashlib.sha256(Path(edits.__file__).read_bytes())
-    for path in sorted(edits.OURS.iterdir()):
+    more = [edits.OURS / name for name in edits.PLACES] if flavour is Flavour.DOMU else []
+    for path in (FRAGMENTS[flavour], *more):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -111,13 +111,16 @@ def _build(directory: Path) -> None:
         )
 
 
-def hold(image: Path, destination: Path) -> Path:
-    """Write a copy that U-Boot does not start before `let_go`, and return it."""
+def hold(image: Path, destination: Path, mark: bytes = HELD_MAGIC) -> Path:
+    """Write a copy that U-Boot does not start before `let_go`, and return it.
+
+    With any other `mark` of four bytes, U-Boot does not wait for it, but shows its prompt.
+    """
     content = image.read_bytes()
     if content[MAGIC_AT : MAGIC_AT + len(IMAGE_MAGIC)] != IMAGE_MAGIC:
         raise HarnessError(f"{image} is no arm64 Image")
-    rest = content[MAGIC_AT + len(HELD_MAGIC) :]
-    destination.write_bytes(content[:MAGIC_AT] + HELD_MAGIC + rest)
+    rest = content[MAGIC_AT + len(IMAGE_MAGIC) :]
+    destination.write_bytes(content[:MAGIC_AT] + mark + rest)
     return destination
 
 

@@ -14,9 +14,9 @@ from harness.reproductions.uboot_shared_info import (
     Cell,
     Found,
     Row,
-    _last_words,
     classify,
     judge,
+    last_words,
 )
 from harness.uboot.second_stage import LAYOUT, Event, Report, read_report
 
@@ -104,5 +104,5 @@ def test_what_is_wrong_after_is_named(row: str, found: Found) -> None:
 
 def test_last_words_are_the_line_before_the_reset() -> None:
     said = "(d1) Starting kernel ...\n(d1) \n(d1) It is all too much\n(d1) \n(d1) resetting ...\n"
-    assert _last_words(said) == "It is all too much"
-    assert _last_words("(d1) Starting kernel ...\n") is None
+    assert last_words(said) == "It is all too much"
+    assert last_words("(d1) Starting kernel ...\n") is None
