@@ -37,9 +37,11 @@ BOOTARGS = "earlycon=xenboot keep_bootcon loglevel=7 panic=-1 rdinit=/init xen.f
 ROOT_AT = 0x4C000000 - 0x48200000
 ROOT_SIZE = 4 << 20
 LEFT_KIB = 16 << 10
+UP = "guest: up"
 FILLED = "guest: memory is full"
 # Nobody knows what Linux uses a page for, and when: fill memory until hardly any is left.
 FILL = f"""\
+echo "{UP}" > /dev/kmsg
 busybox mount -t tmpfs -o size=100% tmpfs /tmp
 while [ "$(busybox awk '/^MemFree/ {{ print $2 }}' /proc/meminfo)" -gt {LEFT_KIB} ]; do
     busybox head -c 1m /dev/zero || break
@@ -109,25 +111,29 @@ def write_payload(linux: Linux, file: Path) -> Path:
 
 
 def boot(row: Row, side: str, build: Build, stage: Stage, payload: Path) -> LinuxCell:
-    """Boot one row on one Xen, until Linux has filled its memory or has given up."""
+    """Boot one row on one Xen, until it is known what Linux does there."""
     directory = stage.folder / re.sub(r"[^\w.+-]+", "-", side) / f"linux-{row.name}"
     began = time.monotonic()
     with started(row, build, stage, directory, payload, BOOTARGS) as (host, held):
         host.may_sleep = True
+        settled = False
 
-        def come_to_an_end() -> str | None:
+        def come_to_an_end() -> bool:
+            nonlocal settled
             let_go(host.ram, held)
             text = host.console.text
-            return text if FILLED in text or _given_up(text) else None
+            if UP in text and not settled:
+                settled = True
+                gfns, overwritten = _shared_info(host)
+                return len(gfns) == 1 or overwritten > 0
+            return FILLED in text or bool(_given_up(text))
 
-        text = host.wait(come_to_an_end, SECONDS, "Linux, or its end")
+        host.wait(come_to_an_end, SECONDS, "Linux, or its end")
         host.check()
-        gfns, page = _shared_info(host)
-    mask = page[MASKED_AT:][: len(MASKED)]
-    overwritten = sum(there != right for there, right in zip(mask, MASKED, strict=True))
-    found = classify(text, gfns, overwritten)
-    seconds = time.monotonic() - began
-    return LinuxCell(row, side, found, gfns, overwritten, _given_up(text), seconds)
+        gfns, overwritten = _shared_info(host)
+        said = _given_up(host.console.text)
+    found = Found.REFUSED if said else classify(gfns, overwritten)
+    return LinuxCell(row, side, found, gfns, overwritten, said, time.monotonic() - began)
 
 
 def _given_up(text: str) -> tuple[str, ...]:
@@ -139,8 +145,8 @@ def _given_up(text: str) -> tuple[str, ...]:
     return found[0], place.removeprefix("(d1) ").strip()
 
 
-def _shared_info(host: Booted) -> tuple[tuple[int, ...], bytes]:
-    """Return the GFNs at which d1's shared_info is mapped, and what is in it."""
+def _shared_info(host: Booted) -> tuple[tuple[int, ...], int]:
+    """Return the GFNs at which d1's shared_info is mapped, and how much of its mask is lost."""
     try:
         state, physmap = host.inspector.domain(1), host.inspector.physmap(1)
     except CannotInspect as problem:
@@ -148,13 +154,17 @@ def _shared_info(host: Booted) -> tuple[tuple[int, ...], bytes]:
     if state.shared_info is None:
         raise HarnessError("d1 has no shared_info")
     page = host.ram.read(state.shared_info << PAGE_SHIFT, PAGE_SIZE)
-    return tuple(sorted(physmap.gfns_of(state.shared_info))), page
+    return tuple(sorted(physmap.gfns_of(state.shared_info))), overwritten_in(page)
 
 
-def classify(text: str, gfns: tuple[int, ...], overwritten: int) -> Found:
-    """Return what a run of Linux amounts to."""
-    if _given_up(text):
-        return Found.REFUSED
+def overwritten_in(page: bytes) -> int:
+    """Return how many bytes of a shared_info that mask unused channels do so no more."""
+    mask = page[MASKED_AT:][: len(MASKED)]
+    return sum(there != right for there, right in zip(mask, MASKED, strict=True))
+
+
+def classify(gfns: tuple[int, ...], overwritten: int) -> Found:
+    """Return what it means for a Linux that runs."""
     if len(gfns) > 1:
         return Found.ALIAS
     return Found.BROKEN if overwritten else Found.CLEAN
