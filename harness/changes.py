@@ -30,6 +30,7 @@ from harness.git import GitError, git
 from harness.mails import Letter
 from harness.progress import Progress, quiet
 from harness.references import Tree
+from harness.sent import sent
 from harness.series import Patch, Series, choose
 
 __all__ = ["Patch", "Series", "apply", "apply_each", "read_change"]
@@ -53,7 +54,9 @@ def read_change(
     origin = "standard input" if spec == "-" else spec
     try:
         if spec.startswith("git:"):
-            letters = ranges.read(spec.removeprefix("git:"), tree, cache, progress)
+            letters = sent().letters.get(spec) or ranges.read(
+                spec.removeprefix("git:"), tree, cache, progress
+            )
             return _series(origin, letters, tree)
         if spec.startswith("lore:"):
             data = lore.fetch(spec.removeprefix("lore:"), progress)

@@ -22,6 +22,7 @@ from harness.errors import HarnessError, UsageError
 from harness.git import GitError, create_bare, git, run_git
 from harness.progress import Progress, quiet
 from harness.projects import XEN, Project
+from harness.sent import sent
 from harness.trees import Tree, describe_tree
 
 ABBREVIATED = 10  # digits of a commit in labels
@@ -42,7 +43,11 @@ def resolve(
 ) -> Tree:
     """Return the tree of `PATH-or-URL@REV`; REV is HEAD where it is left out."""
     location = split(place_and_revision)
-    if location.is_url:
+    place = sent().places.get(location.place)
+    if place is not None:  # sent along with the command, with every commit there may be need of
+        mirror = Path(place)
+        commit = _find_commit(location, "--git-dir", mirror, shallow=False)
+    elif location.is_url:
         mirror, commit = _from_url(location, cache, progress)
     else:
         mirror, commit = _from_clone(location, cache)

@@ -14,7 +14,8 @@ from harness.cache import Cache
 from harness.errors import UsageError
 from harness.progress import Progress, quiet
 from harness.projects import XEN, Project
-from harness.trees import Tree
+from harness.sent import sent
+from harness.trees import Tree, describe_tree
 
 __all__ = ["Tree", "resolve"]
 
@@ -30,6 +31,8 @@ def resolve(
 ) -> Tree:
     """Return the tree that `reference` names; raises UsageError if it names none."""
     kind, colon, rest = reference.partition(":")
+    if (tree := _sent(reference, project)) is not None:
+        return tree
     if colon and kind == "debian":
         from harness import debian_sources  # python-debian is only imported where it is needed
 
@@ -42,3 +45,18 @@ def resolve(
     raise UsageError(
         f"{reference!r} names no {project.name}", evidence=FORMS, advice="Use one of these forms."
     )
+
+
+def _sent(reference: str, project: Project) -> Tree | None:
+    """Return the tree that another machine sent along with the command, None if it did not."""
+    along = sent()
+    if (found := along.trees.get(reference)) is not None:
+        return describe_tree(
+            reference=reference,
+            repository=Path(found.repository),
+            tree=found.tree,
+            label=found.label,
+            commit=found.commit,
+            project=project,
+        )
+    return None

@@ -21,6 +21,7 @@ from harness.cli import (
     cache,
     compare,
     doctor,
+    elsewhere,
     inspect,
     reproduce,
     run,
@@ -31,6 +32,8 @@ from harness.cli.display import page
 from harness.errors import ExitCode, HarnessError, XenFailure, XenverifyError
 
 EPILOG = """\
+With --on-host USER@HOST[:PORT], any command runs on that machine, and leaves its results here.
+
 Exit codes, the same everywhere: 0 nothing regressed; 1 something regressed, or a case fails;
 2 usage; 3 the change does not apply; 4 Xen does not build; 5 the harness or its machine failed;
 130 interrupted.
@@ -72,6 +75,9 @@ def main(arguments: list[str] | None = None) -> int:
     # git takes 1 to 127 for an answer about a commit
     code = bisect_step.for_git if given[:1] == ["bisect-step"] else int
     try:
+        host, words = elsewhere.split(given)
+        if host is not None:
+            return elsewhere.run(app, host, words)
         status = int(app(given or ["--help"], standalone_mode=False) or ExitCode.OK)
         if status == ExitCode.INTERRUPTED:  # what typer makes of Ctrl-C
             raise KeyboardInterrupt

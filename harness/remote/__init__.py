@@ -1,0 +1,1 @@
+"""Commands that run on another machine: what takes them there, and brings back what they leave."""
