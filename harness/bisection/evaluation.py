@@ -41,6 +41,7 @@ CHANGE = "the change"  # what is said of one that came as a diff alone
 # What a look leaves in its directory as it goes on: by these it can be seen how far it is.
 BOOT = "boot"
 RUN = "run-{}"
+BUILDING = "building"
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def stage(logs: Path) -> str:
     """Return in a word or two what a look is at, by the directory it fills."""
     if (logs / RUN.format(1)).exists():
         return f"run {sum(1 for _ in logs.glob(RUN.format('*')))} of its cases"
-    return "booting" if (logs / BOOT).exists() else "building"
+    return "booting" if (logs / BOOT).exists() else BUILDING
 
 
 def evaluate(task: Task) -> Sample:

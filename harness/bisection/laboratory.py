@@ -7,12 +7,13 @@ kept as they arrive. Refuses to know: how a search goes on.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from harness.bisection.evaluation import Setting, Task, evaluate
+from harness.bisection.evaluation import BUILDING, Setting, Task, evaluate, stage
 from harness.bisection.history import History
 from harness.bisection.memory import Memory
 from harness.bisection.samples import Reached, Sample
@@ -22,6 +23,7 @@ from harness.errors import HarnessError, XenverifyError
 # A fault of our own, or a worker's death, is tried again so often before the search stops.
 RETRIES = 1
 SECONDS_BETWEEN_CHECKS = 5.0
+SECONDS_BETWEEN_LOOKS = 0.1  # at how far those at work are
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,20 @@ class Event:
     sample: Sample | None = None  # None: it is being looked at now
     remembered: bool = False
     logs: Path | None = None  # where its logs come to be, if on this machine
+    put_off: bool = False  # it was begun ahead of time, and has to make room
+
+
+@dataclass(frozen=True)
+class _Look:
+    """One that goes on."""
+
+    need: Need
+    logs: Path | None
+
+    @property
+    def builds(self) -> bool:
+        """Whether it is building on this machine, which takes all that a core has."""
+        return self.logs is not None and stage(self.logs) == BUILDING
 
 
 @dataclass
@@ -77,7 +93,7 @@ class Laboratory:
     listen: Callable[[Event], None] = lambda _: None
     effort: Effort = field(default_factory=Effort)
     _known: dict[str, Sample] = field(default_factory=dict)
-    _running: dict[Future[Sample], Need] = field(default_factory=dict)
+    _running: dict[Future[Sample], _Look] = field(default_factory=dict)
     _faults: dict[str, int] = field(default_factory=dict)
     _sources: dict[str, str] = field(default_factory=dict)
 
@@ -112,24 +128,63 @@ class Laboratory:
         return ran and len(sample.boots) >= need.boots
 
     def work(self, wanted: Sequence[Need], ahead: Sequence[Need] = ()) -> None:
-        """Begin with as much as there are workers for, and return when one look is over."""
-        for need in [*wanted, *ahead]:
-            if len(self._running) >= self.workers.slots:
-                break
-            if not self._at_work(need) and not self.met(need):
-                self._begin(need, ahead=need not in wanted)
-        while not (done := self._wait()):
-            self.workers.check()
-        for future in done:
-            self._end(future, self._running.pop(future))
+        """Keep as much at work as there is room for, and return when one look is over.
 
-    def _wait(self) -> set[Future[Sample]]:
-        return wait(self._running, SECONDS_BETWEEN_CHECKS, FIRST_COMPLETED).done
+        What nobody waits for yet only takes what the wanted looks leave: it is begun while those
+        boot and run cases, and put off as soon as it is in the way. What ccache has of it stays.
+        """
+        checked = time.monotonic()
+        sources = {self._variant(need) for need in wanted}
+
+        def waited_for(look: _Look) -> bool:
+            return self._variant(look.need) in sources
+
+        while True:
+            for need in wanted:
+                if self._has_room_for(need, among=waited_for):
+                    self._make_room(waited_for)
+                    self._begin(need, ahead=False)
+            for need in ahead:
+                if self._has_room_for(need, among=lambda _: True):
+                    self._begin(need, ahead=True)
+            if done := wait(self._running, SECONDS_BETWEEN_LOOKS, FIRST_COMPLETED).done:
+                break
+            if time.monotonic() - checked > SECONDS_BETWEEN_CHECKS:
+                self.workers.check()
+                checked = time.monotonic()
+        for future in done:
+            self._end(future, self._running.pop(future).need)
+
+    def _has_room_for(self, need: Need, among: Callable[[_Look], bool]) -> bool:
+        """Whether a look should begin, as far as those `among` the running leave room."""
+        looks = [look for look in self._running.values() if among(look)]
+        building = sum(look.builds for look in looks)
+        if len(looks) >= self.workers.slots or building >= self.workers.builders:
+            return False
+        return not self._at_work(need) and not self.met(need)
+
+    def _make_room(self, waited_for: Callable[[_Look], bool]) -> None:
+        """Put off what was begun ahead of time, if that takes a slot or builds what is unwanted."""
+        idle = [
+            (future, look)
+            for future, look in self._running.items()
+            if not waited_for(look) and not future.done()
+        ]
+        for future, look in idle:
+            if (look.builds or len(self._running) >= self.workers.slots) and self.workers.end(
+                future
+            ):
+                del self._running[future]
+                self.listen(Event(look.need.commit, put_off=True))
 
     def _at_work(self, need: Need) -> bool:
         """Whether this source is being looked at, under whatever commit's name."""
-        source = self._source(need.commit) + need.variant
-        return any(self._source(n.commit) + n.variant == source for n in self._running.values())
+        source = self._variant(need)
+        return any(self._variant(look.need) == source for look in self._running.values())
+
+    def _variant(self, need: Need) -> str:
+        """Return what tells the source that is to be looked at from every other."""
+        return self._source(need.commit) + need.variant
 
     def _begin(self, need: Need, *, ahead: bool) -> None:
         known = self.known(need.commit, need.variant) or Sample(need.commit, Reached.RAN)
@@ -148,7 +203,7 @@ class Laboratory:
             "" if self.workers.elsewhere else str(self.memory.cache.root),
         )
         self.listen(Event(need.commit, ahead=ahead, logs=logs))
-        self._running[self.workers.submit(self.look, task)] = need
+        self._running[self.workers.submit(self.look, task)] = _Look(need, logs)
 
     def _logs(self, need: Need) -> Path | None:
         """Return where this look's logs go; None if they are thrown away elsewhere."""
@@ -165,7 +220,7 @@ class Laboratory:
         if problem is None:
             sample = future.result()
             self._count(sample)
-            source = self._source(need.commit) + need.variant
+            source = self._variant(need)
             self._known[source] = self.memory.keep(source, sample)
             self._check(self._known[source], need)
             self.listen(Event(need.commit, sample=self._known[source]))

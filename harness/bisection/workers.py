@@ -45,8 +45,15 @@ class Workers(Protocol):
     elsewhere: bool
     """Whether their files are not ours."""
 
+    @property
+    def builders(self) -> int:
+        """How many of those may build: a build keeps two cores busy all by itself."""
+
     def submit(self, work: Work, task: Task) -> Future[Sample]:
         """Have `work(task)` done by one of them; at most `slots` at once."""
+
+    def end(self, task: Future[Sample]) -> bool:
+        """End a task at whatever it is; return False if that cannot be."""
 
     def died(self, problem: BaseException) -> bool:
         """Whether `problem` means that a worker went away; then there are new ones afterwards."""
@@ -65,13 +72,32 @@ class Local:
     slots: int
     elsewhere: bool = False
     _idle: list[ProcessPoolExecutor] = field(default_factory=list, repr=False)
+    _ended: set[ProcessPoolExecutor] = field(default_factory=set, repr=False)
+    _busy: dict[Future[Sample], ProcessPoolExecutor] = field(default_factory=dict, repr=False)
+
+    @property
+    def builders(self) -> int:
+        """How many tasks may build at once."""
+        return max(1, self.slots // 2)
 
     def submit(self, work: Work, task: Task) -> Future[Sample]:
         """Have `work(task)` done in a process that has nothing else to do."""
+        self._idle = [pool for pool in self._idle if pool not in self._ended]
         pool = self._idle.pop() if self._idle else self._pool()
         future = pool.submit(_to_the_end, work, task)
+        self._busy[future] = pool
         future.add_done_callback(partial(self._done, pool))
         return future
+
+    def end(self, task: Future[Sample]) -> bool:
+        """End the process that is at the task, and have no other done by it."""
+        pool = self._busy.get(task)
+        if pool is None:
+            return False
+        self._ended.add(pool)
+        for process in list((pool._processes or {}).values()):
+            process.terminate()
+        return True
 
     def _pool(self) -> ProcessPoolExecutor:
         # Not forked: the live view's thread, forked in mid-print, would take its locks along.
@@ -79,6 +105,7 @@ class Local:
 
     def _done(self, pool: ProcessPoolExecutor, future: Future[Sample]) -> None:
         """Keep a process for the next task, unless it died."""
+        self._busy.pop(future, None)
         if not future.cancelled() and not isinstance(future.exception(), BrokenProcessPool):
             self._idle.append(pool)
 
@@ -139,6 +166,16 @@ class Dask:
         """Have `work(task)` done by one of them."""
         future: Future[Sample] = self.client.get_executor(pure=False).submit(work, task)
         return future
+
+    @property
+    def builders(self) -> int:
+        """How many tasks may build at once: each on a machine of its own."""
+        return self.slots
+
+    def end(self, task: Future[Sample]) -> bool:
+        """Dask ends no task that runs."""
+        del task
+        return False
 
     def died(self, problem: BaseException) -> bool:
         """Whether a worker went away; Dask itself has tried others already."""

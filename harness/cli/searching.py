@@ -84,13 +84,17 @@ class SearchView:
         name = self._name(event.commit)
         with self._lock:
             self._phrase = ""
-            if event.sample is None:
+            if event.put_off:
+                self._running.pop(event.commit, None)
+            elif event.sample is None:
                 self._running[event.commit] = (time.monotonic(), event)
             else:
                 self._running.pop(event.commit, None)
                 self._seen.pop(event.commit, None)
                 self._seen[event.commit] = _words(event.sample)
-        if event.sample is None:
+        if event.put_off:
+            self._line(f"put off: {name}")
+        elif event.sample is None:
             self._line(f"looking at {name}" + (" ahead of time" if event.ahead else ""))
         else:
             again = "remembered: " if event.remembered else ""

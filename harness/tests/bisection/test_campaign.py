@@ -37,6 +37,14 @@ class Here:
     elsewhere: bool = False
     done: list[Task] = field(default_factory=list)
 
+    @property
+    def builders(self) -> int:
+        return self.slots
+
+    def end(self, task: Future[Sample]) -> bool:
+        del task
+        return False
+
     def submit(self, work: Callable[[Task], Sample], task: Task) -> Future[Sample]:
         future: Future[Sample] = Future()
         self.done.append(task)
