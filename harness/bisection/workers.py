@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import logging
 import multiprocessing
 import os
 import shlex
@@ -233,20 +232,18 @@ def dask(address: str) -> Iterator[Workers]:
 def ssh(hosts: list[str], python: str = sys.executable) -> Iterator[Workers]:
     """Give one worker on each host, which must have the harness under the same `python`."""
     import distributed
-    import paramiko
     from fabric import Connection
 
+    from harness.remote.connection import trust_known_hosts
+
     start: Any = distributed.LocalCluster
-    logging.getLogger("paramiko").addHandler(logging.NullHandler())  # what it raises is enough
     with contextlib.ExitStack() as stack:
         cluster = stack.enter_context(start(n_workers=0, host="127.0.0.1", dashboard_address=None))
         scheduler = int(cluster.scheduler_address.rpartition(":")[2])
         for host in hosts:
             theirs, contact, listening = (_free_port() for _ in range(3))
             connection = stack.enter_context(Connection(host))
-            # As ssh does it, and not as fabric: a host whose key is not known is not talked to.
-            connection.client.load_system_host_keys()
-            connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
+            trust_known_hosts(connection)
             try:
                 connection.open()
                 stack.enter_context(connection.forward_remote(theirs, local_port=scheduler))

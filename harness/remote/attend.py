@@ -28,16 +28,16 @@ class Attendant:
 
     def __init__(self, directory: Path, words: list[str]) -> None:
         self.lost = False
-        on_terminal = sys.stdin.isatty()
+        self._on_terminal = sys.stdin.isatty()
         stdin = directory / STDIN
         with stdin.open("rb") if stdin.exists() else contextlib.nullcontext() as given:
             self._child = subprocess.Popen(
                 [sys.executable, "-c", COMMAND, *words],
                 cwd=directory / "here",
-                stdin=given or (None if on_terminal else subprocess.DEVNULL),
-                start_new_session=not on_terminal,
+                stdin=given or (None if self._on_terminal else subprocess.DEVNULL),
+                start_new_session=not self._on_terminal,
             )
-        if not on_terminal:
+        if not self._on_terminal:
             threading.Thread(target=self._listen, daemon=True).start()
 
     def wait(self) -> int:
@@ -50,7 +50,8 @@ class Attendant:
         del signum, frame
         if not self.lost:
             self.lost = True
-            self._tell(signal.SIGTERM)
+            if not self._on_terminal:  # a terminal that hangs up has told it so itself
+                self._tell(signal.SIGTERM)
             killer = threading.Timer(SECONDS_TO_END, self._tell, [signal.SIGKILL])
             killer.daemon = True
             killer.start()

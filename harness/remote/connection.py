@@ -7,6 +7,7 @@ host whose key is not known is not talked to. Refuses to know: what is done ther
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import shlex
 import socket
@@ -74,6 +75,7 @@ def connected(address: Address) -> Iterator[fabric.Connection]:
 
 def trust_known_hosts(connection: fabric.Connection) -> None:
     """Talk only to a host whose key is known, as ssh does, and not as fabric."""
+    logging.getLogger("paramiko").addHandler(logging.NullHandler())  # what it raises is enough
     client = connection.client
     client.load_system_host_keys()
     for name in connection.ssh_config.get("userknownhostsfile", "").split():
@@ -145,17 +147,20 @@ def sh(script: str) -> str:
     return f"exec sh -c {shlex.quote(script)}"
 
 
-def ask(connection: fabric.Connection, address: Address, script: str) -> str:
+def ask(
+    connection: fabric.Connection,
+    address: Address,
+    script: str,
+    seconds: float = SECONDS_TO_ANSWER,
+) -> str:
     """Run a script of sh's there, whatever the user's shell is, and return what it printed.
 
     Raises HarnessError with its last words if it fails, or if the connection is lost.
     """
     try:
-        done = connection.run(
-            sh(script), hide=True, warn=True, in_stream=False, timeout=SECONDS_TO_ANSWER
-        )
+        done = connection.run(sh(script), hide=True, warn=True, in_stream=False, timeout=seconds)
     except invoke.exceptions.CommandTimedOut:
-        raise HarnessError(f"{address} does not answer") from None
+        raise HarnessError(f"{address} has not answered for {seconds:.0f} s") from None
     except LOST as problem:
         raise lost(address, problem) from None
     if done.exited == -1:

@@ -31,12 +31,14 @@ SETUP = (
 )  # fmt: skip
 NOT_OURS = {".git", ".venv", "__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache"}
 SETUP_SECONDS = 600
-# Says where the cache is, as harness.cache finds it, and makes our place in it.
+# Says where the cache is, as harness.cache finds it, and makes our place in it; what nobody has
+# used for a week goes.
 FIND_PLACE = """\
 set -e
 cache=${XENVERIFY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/xenverify}
 mkdir -p "$cache/remote"
 cd "$cache/remote"
+find . -mindepth 1 -maxdepth 1 ! -name '*.git' -mtime +7 -exec rm -rf {} +
 pwd
 """
 
@@ -55,7 +57,9 @@ def install(connection: fabric.Connection, address: Address, progress: Progress)
     place = ask(connection, address, FIND_PLACE).strip()
     files = sorted(project_files())
     code = f"{place}/code-{_digest(files)}"
-    if ask(connection, address, f"test -d {shlex.quote(code)} && echo there || true").strip() == "":
+    if not ask(
+        connection, address, f"touch -c {shlex.quote(code)}; ls -d {shlex.quote(code)} || :"
+    ):
         progress(f"sending the project to {address}")
         send_archive(connection, address, pack(PROJECT, files), code)
     home = f"{place}/python-{_digest([PROJECT / name for name in SETUP])}"
@@ -125,6 +129,7 @@ if ! [ -d {shlex.quote(home)} ]; then
     cp -a {shlex.quote(code)}/. "$new"
     mv -T "$new" {shlex.quote(home)} 2> /dev/null || rm -rf "$new"
 fi
+touch {shlex.quote(home)}
 XENVERIFY_NO_APT=1 exec {shlex.quote(home)}/ci/setup
 """
     heard = _Heard(address, progress)

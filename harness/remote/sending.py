@@ -25,11 +25,12 @@ from harness.git import GitError, git
 from harness.progress import Progress
 from harness.projects import Project
 from harness.references import Tree, resolve
-from harness.remote.connection import LOST, Address, ask, lost
+from harness.remote.connection import LOST, SECONDS_TO_ANSWER, Address, ask, lost
 from harness.sent import Sent, SentTree
 
 REPOSITORY = "sent.git"
 REFS = "refs/sent"
+SECONDS_TO_INDEX = 1800.0  # the whole history of Xen takes git a minute or two
 # Who made a commit that stands for a tree, and when, is the same for the same tree.
 IDENTITY = {
     f"GIT_{who}_{what}": value
@@ -146,12 +147,13 @@ class Sender:
         known = self._known_there()
         if commit in known:
             return
-        self._progress(f"sending sources to {self._address}")
+        self._progress("looking up which sources to send")
         shared = "".join(f"^{one}\n" for one in sorted(known) if _has(repository, one))
         pack = git(
             repository, "pack-objects", "--revs", "--thin", "--stdout", "--quiet",
             stdin=f"{commit}\n{shared}".encode(),
         )  # fmt: skip
+        self._progress(f"sending sources to {self._address}, {len(pack) / (1 << 20):.1f} MiB")
         aside = f"{self._place}/{commit}.pack"
         with tempfile.TemporaryFile() as file:
             file.write(pack)
@@ -163,7 +165,8 @@ class Sender:
         self._ask(
             f"trap 'rm -f {shlex.quote(aside)}' EXIT\n"
             f"git index-pack --stdin --fix-thin < {shlex.quote(aside)} > /dev/null\n"
-            f"git update-ref {REFS}/{commit} {commit}\n"
+            f"git update-ref {REFS}/{commit} {commit}\n",
+            SECONDS_TO_INDEX,
         )
         known.add(commit)
 
@@ -178,9 +181,9 @@ class Sender:
             self._known = set(listed.split())
         return self._known
 
-    def _ask(self, script: str) -> str:
+    def _ask(self, script: str, seconds: float = SECONDS_TO_ANSWER) -> str:
         prefix = f"set -e\nexport GIT_DIR={shlex.quote(self._repository)}\n"
-        return ask(self._connection, self._address, prefix + script)
+        return ask(self._connection, self._address, prefix + script, seconds)
 
 
 def _has(repository: Path, commit: str) -> bool:

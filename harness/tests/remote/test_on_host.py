@@ -18,6 +18,7 @@ from harness.cache import default_cache
 from harness.references import resolve
 from harness.tests.edits import make_patch
 from harness.tests.real.commands import XENVERIFY, path_without, run
+from harness.tests.real.planted import CASE, plant
 from harness.tests.real.sshd import server
 from harness.tests.remote.conftest import NAME, There
 
@@ -87,6 +88,17 @@ def test_sources_and_changes_of_this_machine_go_along(there: There, tmp_path: Pa
     assert status == 0, text
     assert '"with a comment"' in text and "on       git:./xen@HEAD~1" in text
     assert "same binary" in text
+
+
+def test_a_history_is_searched_there(there: There, tmp_path: Path) -> None:
+    """The repository goes over with every commit; its name is what it is called here."""
+    history = plant(resolve(BOOKWORM, default_cache()), tmp_path / "xen")
+    ends = ("--good", history.ids["panics"], "--bad", history.ids["b3"])
+    words = ("bisect", *ends, "--repo", "./xen", CASE, "--output", "out")
+    status, text = there.run(*words, directory=tmp_path)
+    assert status == 0, text
+    assert history.ids["GUILTY"] in text
+    assert (tmp_path / "out" / "bisect.json").exists()
 
 
 def test_a_patch_on_standard_input_goes_along(there: There, tmp_path: Path) -> None:
