@@ -29,6 +29,7 @@ from harness.projects import XEN
 from harness.references import resolve
 from harness.scenarios import DEFAULT
 from harness.tests.real.planted import CASE, plant
+from harness.trees import read_version
 from harness.vocabulary import SHARED_INFO
 from harness.xenbinary import identify
 
@@ -58,7 +59,7 @@ class Made:
 
 def boot_once(tree: Path, *, fixed: bool) -> int:
     """Boot the Xen that was made, and return what `git bisect run` wants to know."""
-    version = resolve(str(tree), default_cache()).version
+    version = read_version(tree / ".git", "HEAD", str(tree))
     syms = tree / "xen/xen-syms"
     made = Made(tree / "xen/xen", syms, identify(syms).build_id, version)
     with tempfile.TemporaryDirectory() as directory:
