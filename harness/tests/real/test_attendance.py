@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from harness.attendance import Attendance, Watch
+from harness.booting import boot
 from harness.builds import Build
 from harness.cache import Cache
-from harness.coverage.gathering import gather, recall, remember
+from harness.coverage.counters import Ran
+from harness.coverage.gathering import RAN_IN_CASE, gather, recall, remember
+from harness.machines import load_machine
 from harness.outcomes import CaseResult, Outcome
+from harness.programs import require
+from harness.scenarios import DEFAULT
 from harness.suites import Selection, Suite, run_suite
+from harness.vocabulary import SHARED_INFO
 
 # One to name the crash; the rest for pytest's own end, on a machine that may be busy otherwise.
 SECONDS_TO_TELL = 5.0
@@ -117,6 +126,34 @@ def test_cases_run_without_where_told_to(run: Run, bullseye_build: Build) -> Non
     found = run(bullseye_build, CASES, "--no-tables", "--no-lines")
     assert {case.outcome for case in found.values()} == {Outcome.PASSED}
     assert gather(found.values()) == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("--strip-debug", "carries no debug information"),
+        ("--strip-symbol=domain_list", "is of a Xen whose tables the inspector cannot read"),
+        ("--remove-section=.note.gnu.build-id", "carries no build-id"),
+    ],
+)
+def test_symbols_that_tell_too_little_leave_a_case_that_ran_without(
+    bookworm_build: Build, tmp_path: Path, words: str, reason: str
+) -> None:
+    syms, fresh = tmp_path / "xen-syms", Cache(tmp_path / "cache")
+    objcopy = require("aarch64-linux-gnu-objcopy")
+    subprocess.run([objcopy, words, bookworm_build.syms, syms], check=True)
+    xen = replace(bookworm_build, syms=syms)
+    attendance = Attendance(xen, tmp_path, fresh, Watch())
+    with boot(xen, load_machine(), DEFAULT, tmp_path, fresh, attendance.counters) as host:
+        attendance.meet(host)
+        attendance.begin()
+        host.domain(1).add_to_physmap(SHARED_INFO, gfn=host.domain(1).hole_pages(1)[0])
+        found = attendance.finish(look=True)
+    attendance.close()
+    assert reason in found.unseen
+    assert found.violations == found.observations == ()
+    ran = Ran.load(tmp_path / RAN_IN_CASE)
+    assert ran is not None and len(ran) > 100  # lines are counted all the same
 
 
 def test_what_each_case_ran_is_kept(run: Run, bookworm_build: Build, tmp_path: Path) -> None:

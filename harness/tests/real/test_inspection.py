@@ -21,6 +21,7 @@ import pytest
 from harness.attendance import crash_in
 from harness.booting import Booted, boot
 from harness.builds import Build
+from harness.builds import build as built
 from harness.cache import Cache
 from harness.domctl import destroydomain
 from harness.errors import XenCrashed
@@ -246,6 +247,23 @@ def test_healthy_machine_is_read_whole_and_breaks_no_rule(start: Boot, machine: 
         assert d1.grants is not None and d1.grants.frames
         assert snapshot.owners[d1.address] == "d1"
         assert check(snapshot) == []
+
+
+def test_release_build_with_a_domain_of_2_gib_is_read_whole(
+    build: Build, cache: Cache, tmp_path: Path
+) -> None:
+    release = built(build.tree, replace(build.options, debug=False), cache)
+    scenario = SCENARIOS["domu"].with_(memory_mib=2048)
+    with boot(release, load_machine(), scenario, tmp_path, cache) as host:
+        shared, frame = host.domain(1).hole_pages(2)
+        host.domain(1).add_to_physmap(SHARED_INFO, gfn=shared)
+        host.domain(1).add_to_physmap(GRANT_TABLE, gfn=frame)
+        snapshot = host.inspector.snapshot()
+    state = snapshot.domains[1]
+    assert sum(r.pages for r in state.physmap if r.is_ram) == state.tot_pages + 2 == (2048 << 8) + 2
+    assert state.grants is not None and state.grants.frames[0].recorded == frame
+    assert state.labels()[state.physmap[shared].mfn].startswith("shared_info")
+    assert check(snapshot) == []
 
 
 def test_foreign_mappings_break_no_rule(start: Boot) -> None:
