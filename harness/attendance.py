@@ -67,6 +67,7 @@ class Attendance:
             try:
                 self._observer = Observer(host.inspector, host.domains, self._watch.paranoid)
                 self._observer.begin()
+                host.newcomers.append(self._observer.welcome)
             except CannotInspect as error:
                 self._observer = None
                 self._without.append("; ".join([error.message, *error.evidence]))

@@ -6,6 +6,8 @@ with the domains, this refuses to know.
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol, Self
@@ -13,7 +15,7 @@ from typing import Protocol, Self
 from harness import agent, inspection
 from harness.agent import Agent
 from harness.cache import Cache, default_cache
-from harness.domain import Domain, identify
+from harness.domain import HISTORY, Domain, identify
 from harness.errors import HarnessError
 from harness.hosts import BootableXen, Host, Probe
 from harness.inspection import Inspector
@@ -52,6 +54,10 @@ class Booted(Host):
     ) -> None:
         """`kernel` is the agent's image, for every domain whose plan names no other."""
         super().__init__(build, machine, scenario, directory, default_kernel=kernel, probe=probe)
+        self.history: deque[str] = deque(maxlen=HISTORY)
+        """One story of all domains, in the order it happened."""
+        self.newcomers: list[Callable[[Domain], None]] = []
+        """Told of every domain that is made after the boot."""
         self._image = kernel
         self.syms = build.syms
         """The Xen that runs, with its symbols."""
@@ -61,6 +67,8 @@ class Booted(Host):
         super().__enter__()
         try:
             self.domains = self._meet()
+            for domain in self.domains:
+                domain.history = self.history
         except BaseException:
             self.close()
             raise
@@ -85,6 +93,12 @@ class Booted(Host):
             if domain.domid == domid:
                 return domain
         raise HarnessError(f"no agent runs in a domain d{domid}")
+
+    def introduce(self, domain: Domain) -> None:
+        """Take a domain that was made after the boot into the story, and tell who looks on."""
+        domain.history = self.history
+        for tell in self.newcomers:
+            tell(domain)
 
     def _meet(self) -> list[Domain]:
         """Find the agents, learn which is whose, and send an idle dom0 to sleep."""
@@ -120,8 +134,11 @@ def boot(
     """
     cache = cache or default_cache()
     if scenario.dom0 is not None and scenario.dom0.name == LINUX:
+        from harness.builds import Build
         from harness.linux_dom0.machine import boot as boot_linux  # paramiko and all
 
+        if not isinstance(build, Build):  # its tools may have to be built as well
+            raise HarnessError(f"{build.xen} is no build of ours, so it gets no Linux dom0")
         return boot_linux(build, machine, scenario, directory, cache, probe=probe)
     return Booted(
         build, machine, scenario, directory, kernel=agent.image(cache), cache=cache, probe=probe

@@ -55,6 +55,14 @@ class Observer:
         for domain in self.domains:
             domain.after_calls = self._after
 
+    def welcome(self, domain: Domain) -> None:
+        """Look after every call of a domain that came later, too, where that is asked for.
+
+        Not at the footprint: the dom0 that runs a toolstack changes physmaps when it likes.
+        """
+        if self.paranoid:
+            domain.after_calls = self._after_any
+
     def finish(self, *, look: bool = True) -> Findings:
         """Hold all rules against how things are now, unless told not to, and return everything.
 
@@ -76,6 +84,10 @@ class Observer:
         self._guarded(lambda: self._check_footprint(domain, calls, operation))
         if self.paranoid:
             self._guarded(lambda: self._check_rules(operation))
+
+    def _after_any(self, domain: Domain, calls: Sequence[Call[Any]]) -> None:
+        operation = describe(domain, calls)
+        self._guarded(lambda: self._check_rules(operation))
 
     def _guarded(self, look: Callable[[], None], *, last: bool = False) -> None:
         """Look; where that cannot be done, say so at the end and let the case go on.
