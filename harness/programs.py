@@ -20,7 +20,9 @@ PACKAGES = {
     "dpkg-source": "dpkg-dev",
     "flex": "flex",
     "git": "git",
+    "iasl": "acpica-tools",
     "make": "make",
+    "pkg-config": "pkg-config",
     "qemu-system-aarch64": "qemu-system-arm",
     "setpriv": "util-linux",
 }

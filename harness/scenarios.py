@@ -127,7 +127,7 @@ _ALL = (
     Scenario("dom0", dom0=DomainPlan()),
     Scenario("dom0_and_domu", dom0=DomainPlan(), domus=(DomainPlan(),)),
     # Slower to boot than the others by far, and driven over SSH: see harness/linux_dom0.
-    Scenario("linux_dom0", dom0=DomainPlan(memory_mib=512, name=LINUX)),
+    Scenario("linux_dom0", dom0=DomainPlan(memory_mib=256, name=LINUX)),
 )
 SCENARIOS = {scenario.name: scenario for scenario in _ALL}
 DEFAULT = SCENARIOS["domu"]

@@ -39,7 +39,7 @@ class Stands(Generic[Stand]):
     def __init__(self) -> None:
         self._work: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self._ahead: dict[str, Future[Stand]] = {}
-        self._failures: list[XenFailure] = []
+        self._failures: list[XenFailure | HarnessError] = []
         # A daemon: a boot that hangs must not keep an interrupted run alive. QEMU dies with it.
         self._thread = threading.Thread(target=self._serve, name="boot-ahead", daemon=True)
         self._thread.start()
@@ -77,8 +77,8 @@ class Stands(Generic[Stand]):
     def take(self, key: str) -> Stand:
         """Return the stand for `key`, waiting for its boot; the caller releases it.
 
-        Raises whatever the boot raised. Once Xen itself failed to boot several times in a row, it
-        is not tried again: the last failure is raised at once.
+        Raises whatever the boot raised. Once it failed several times in a row, it is not tried
+        again: the last failure is raised at once.
         """
         future = self._ahead.pop(key)
         if len(self._failures) >= BOOTS_THAT_MAY_FAIL:
@@ -86,15 +86,18 @@ class Stands(Generic[Stand]):
             raise self._not_again()
         try:
             stand = future.result()
-        except XenFailure as failure:
+        except (XenFailure, HarnessError) as failure:
             self._failures.append(failure)
             raise
         self._failures.clear()
         return stand
 
-    def _not_again(self) -> XenFailure:
+    def _not_again(self) -> XenFailure | HarnessError:
         last = self._failures[-1]
-        return type(last)(f"{last} (in {len(self._failures)} boots; not tried again)")
+        message = f"{last.message} (in {len(self._failures)} boots; not tried again)"
+        if isinstance(last, XenFailure):
+            return type(last)(message, evidence=last.evidence)
+        return HarnessError(message, evidence=last.evidence, advice=last.advice)
 
     def release(self, stand: Stand) -> None:
         """Close a stand that was taken, while its owner goes on."""

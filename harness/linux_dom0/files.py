@@ -27,7 +27,7 @@ from harness.programs import require
 
 # Debian has merged these into /usr since bookworm; packages still name some files by the old place.
 MERGED = ("bin", "sbin", "lib")
-LIBRARIES = ("usr/lib/aarch64-linux-gnu", "usr/lib")
+LIBRARIES = ("opt/xen/lib", "usr/lib/aarch64-linux-gnu", "usr/lib")  # the order of the image
 ELF_MAGIC = b"\x7fELF"
 MODULE_DEPENDS = re.compile(rb"\0depends=([^\0]*)\0")
 

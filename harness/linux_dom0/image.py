@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.cache import Cache
@@ -23,6 +23,7 @@ from harness.linux_dom0.cpio import Entry, character_device, directory, link, re
 from harness.linux_dom0.files import MERGED, Files, read_packages, select, select_modules
 from harness.linux_dom0.packages import fetch, fingerprint, read_lock
 from harness.linux_dom0.privcmd import PROGRAM, program
+from harness.linux_dom0.tools import Tools
 from harness.progress import Progress, quiet
 
 RECIPE = 1
@@ -46,8 +47,8 @@ WANTED = (
     "etc/xen/xl.conf",
 )  # fmt: skip
 MODULES = (
-    "virtio_mmio", "virtio_net", "xen-privcmd", "xen-evtchn", "xen-gntdev", "xen-gntalloc", "xenfs",
-    "xen-netback", "xen-blkback", "loop",
+    "virtio_blk", "virtio_mmio", "virtio_net", "xen-privcmd", "xen-evtchn", "xen-gntdev",
+    "xen-gntalloc", "xenfs", "xen-netback", "xen-blkback", "loop",
 )  # fmt: skip
 # What busybox is called by, here and in Xen's scripts.
 APPLETS = (
@@ -63,7 +64,7 @@ DIRECTORIES = (
     "dev", "opt", "proc", "root", "run", "sys", "tmp", "etc/ssh", "var/empty", "var/lib/xen",
     "var/lib/xenstored", "var/log/xen/console", "usr/local/bin",
 )  # fmt: skip
-PATH = f"/opt/xen/bin:/opt/xen/sbin:/{TOOLS}:/usr/sbin:/usr/bin:/usr/local/bin"
+PATH = f"/opt/xen/bin:/opt/xen/sbin:/opt/xen/lib/xen/bin:/{TOOLS}:/usr/sbin:/usr/bin:/usr/local/bin"
 LIBRARY_PATH = "/opt/xen/lib"
 TEXTS = {
     "etc/passwd": "root:x:0:0:root:/root:/bin/bash\nsshd:x:100:65534::/run/sshd:/bin/false\n",
@@ -93,6 +94,13 @@ class Image:
     kernel: Path
     root: Path  # cpio
     identity: str
+    tools: Path | None = None
+    """Another cpio, whose files come before the image's own."""
+
+    def with_tools(self, tools: Tools) -> Image:
+        """Return the same image with the toolstack of another Xen."""
+        identity = f"{self.identity}-{tools.identity}"
+        return replace(self, tools=tools.archive, identity=identity)
 
 
 def image(cache: Cache, progress: Progress = quiet) -> Image:
@@ -127,7 +135,8 @@ def personal(image: Image, entries: Iterable[Entry], destination: Path) -> Path:
     """Write the image's root file system with `entries` added or replaced, and return it."""
     more = io.BytesIO()
     cpio.write(entries, more)
-    destination.write_bytes(image.root.read_bytes() + more.getvalue())
+    tools = image.tools.read_bytes() if image.tools else b""
+    destination.write_bytes(image.root.read_bytes() + tools + more.getvalue())
     return destination
 
 

@@ -13,40 +13,54 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import subprocess
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Self
 
 from harness import agent
-from harness.booting import Booted, InspectableXen
+from harness.booting import Booted
+from harness.builds import Build
 from harness.cache import Cache
 from harness.errors import HarnessError, XenFailure
 from harness.hosts import Probe
 from harness.linux_dom0 import snapshot
 from harness.linux_dom0.cpio import Entry, directory, regular
 from harness.linux_dom0.image import Image, image, personal
-from harness.linux_dom0.ssh import Keys, Shell
+from harness.linux_dom0.ssh import LOGIN_SECONDS, CommandFailed, Keys, Shell
+from harness.linux_dom0.tools import DEBIANS, debians_may_do, tools
 from harness.linux_dom0.toolstack import Toolstack
+from harness.linux_dom0.tray import Tray
 from harness.machines import Machine
 from harness.programs import require
 from harness.progress import Progress, quiet
 from harness.scenarios import Scenario
+from harness.trees import Tree
 
-RAM_MIB = 1536  # dom0's, and room for what xl makes
+RECIPE = 2  # raised whenever a dom0 of the same parts would be another than before
+RAM_MIB = 1024  # dom0's, and room for what xl makes
 BOOT_SECONDS = 180.0
-BOOTARGS = "console=hvc0 quiet loglevel=4 panic=-1"
+BOOTARGS = "console=hvc0 quiet loglevel=4 panic=-1 init_on_free=1"
 NETWORK = (
     "-netdev", "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-:22",
     "-device", "virtio-net-device,netdev=net",
     "-global", "virtio-mmio.force-legacy=false",
 )  # fmt: skip
 LISTENS = "xenverify: dom0 listens"
+DEAF = re.compile(r"xenverify: (dom0 has no SSH server: .*)")
 UP = "xenverify: dom0 is up"
 FORWARD = re.compile(r"(?m)^\s*TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s")
+# What QEMU says of a state that it cannot take up: migration/ and block/ there.
+LOADING = re.compile(
+    r"loadvm|savevm|loading (VM )?state|load of migration|Length mismatch|snapshot"
+)
 STATE = "state.qcow2"
+TRAY = "tray.img"
 RECORD = "snapshot.json"
+BOOT_LOG = "boot-console.log"  # what was said before the snapshot
+COLD = "cold-boot"  # of the case's folder, where the first boot on a Xen leaves its logs
+LAST_LINES = 12
 
 
 @dataclass(frozen=True)
@@ -56,19 +70,21 @@ class Snapshot:
     state: Path
     keys: Keys
     build_id: str
+    console: Path
 
 
 class LinuxHost(Booted):
     """A host whose dom0 is Linux; enter it, and it is up and logged into."""
 
     may_sleep = True
+    login_seconds = LOGIN_SECONDS
 
     dom0_linux: Shell
     toolstack: Toolstack
 
     def __init__(
         self,
-        build: InspectableXen,
+        build: Build,
         machine: Machine,
         scenario: Scenario,
         directory: Path,
@@ -97,7 +113,9 @@ class LinuxHost(Booted):
             cache=cache,
             probe=probe,
         )
-        self._qemu_args = NETWORK
+        self._tray = Tray(directory / TRAY)
+        self._open.callback(self._tray.close)
+        self._qemu_args = (*NETWORK, *self._tray.arguments)
 
     def _root(self, image: Image, directory: Path) -> Path:
         return personal(image, _personal(self.keys), directory / "root.cpio")
@@ -106,26 +124,47 @@ class LinuxHost(Booted):
         copied = None
         if self._snapshot:
             copied = snapshot.copy(self._snapshot.state, self.directory / STATE)
-            self._qemu_args = (*NETWORK, *snapshot.arguments(copied))
+            shutil.copyfile(self._snapshot.console, self.directory / BOOT_LOG)
+            self._qemu_args = (*self._qemu_args, *snapshot.arguments(copied))
         try:
             super().__enter__()
             self._log_in()
-        except BaseException:
+        except BaseException as problem:
             self.close()
+            if isinstance(problem, HarnessError):
+                raise self._refused(problem) from problem
             raise
         finally:
             if copied:
                 copied.unlink(missing_ok=True)  # QEMU has it open
         return self
 
+    def _refused(self, problem: HarnessError) -> HarnessError:
+        """Say it of a snapshot, if that is what QEMU could not do anything with."""
+        said = [line for line in self.process.said() if LOADING.search(line)]
+        if not said or self._snapshot is None:
+            return problem
+        return HarnessError(
+            "the snapshot of dom0 is of another QEMU or machine than it shall go on in",
+            evidence=[*said, *problem.evidence],
+            advice=f"It is made anew after:  rm -r {self._snapshot.state.parent}",
+        )
+
+    def _listens(self) -> bool:
+        if deaf := DEAF.search(self.console.text):
+            raise HarnessError(deaf[1])
+        return LISTENS in self.console.text
+
     def _log_in(self) -> None:
         if self._snapshot is None:
-            self.wait(lambda: LISTENS in self.console.text, BOOT_SECONDS, "dom0's SSH server")
-        self.dom0_linux = Shell(self._port(), self.keys)
+            self.wait(self._listens, BOOT_SECONDS, "dom0's SSH server")
+        self.dom0_linux = Shell(
+            self._port(), self.keys, seconds=self.login_seconds, check=self.check
+        )
         self._open.callback(self.dom0_linux.close)
         if self._snapshot is None:
             self.wait(lambda: UP in self.console.text, BOOT_SECONDS, "Xen's toolstack in dom0")
-        self.toolstack = Toolstack(self, self.dom0_linux, self._image)
+        self.toolstack = Toolstack(self, self.dom0_linux, self._image, self._tray)
 
     def _prove_build(self) -> None:
         """Of a machine that goes on from a snapshot, its boot has proved the Xen."""
@@ -176,7 +215,7 @@ def _personal(keys: Keys) -> list[Entry]:
 
 
 def boot(
-    build: InspectableXen,
+    build: Build,
     machine: Machine,
     scenario: Scenario,
     directory: Path,
@@ -185,69 +224,129 @@ def boot(
     probe: Probe | None = None,
     progress: Progress = quiet,
 ) -> LinuxHost:
-    """A host to enter, that goes on from the snapshot of this Xen; it is made if there is none."""
-    host_image, kernel = image(cache, progress), agent.image(cache)
-    made = _snapshot(build, machine, scenario, host_image, kernel, cache, progress)
-    return LinuxHost(
-        build,
-        machine,
-        scenario,
-        directory,
-        image=host_image,
-        kernel=kernel,
-        cache=cache,
-        probe=probe,
-        snapshot=made,
-    )
+    """A host to enter, that goes on from the snapshot of this Xen; it is made if there is none.
+
+    Its tools are Debian's where these can make a domain on this Xen, and else the Xen's own.
+    Raises ToolsDoNotFit if not even those can.
+    """
+    stage = _Stage(build, machine, scenario, directory, cache, progress)
+    first = equipped(build, cache, progress)
+    try:
+        return stage.host(first, probe)
+    except ToolsDoNotFit as problem:
+        if first.tools is not None:
+            raise
+        progress(f"{problem}; trying its own")
+    return stage.host(equipped(build, cache, progress, own=True), probe)
 
 
-def _snapshot(
-    build: InspectableXen,
-    machine: Machine,
-    scenario: Scenario,
-    image: Image,
-    kernel: Path,
-    cache: Cache,
-    progress: Progress,
-) -> Snapshot:
-    """Return the snapshot of a dom0 on this Xen and machine, by this QEMU."""
+def equipped(build: Build, cache: Cache, progress: Progress = quiet, *, own: bool = False) -> Image:
+    """Return the image with the tools that speak this Xen's domctl interface, or its `own`."""
+    plain = image(cache, progress)
+    if not own and debians_may_do(build.tree):
+        return plain
+    return plain.with_tools(tools(build.tree, cache, progress, confined=build.options.sandbox))
 
-    def make(entry: Path) -> None:
-        progress("booting a Linux dom0 for the first time on this Xen")
+
+@dataclass(frozen=True)
+class _Stage:
+    """Everything that a host needs but its image."""
+
+    build: Build
+    machine: Machine
+    scenario: Scenario
+    directory: Path
+    cache: Cache
+    progress: Progress
+
+    def host(self, image: Image, probe: Probe | None) -> LinuxHost:
+        """Return a host of that image, with the snapshot it goes on from."""
+        kernel = agent.image(self.cache)
+        made = self.snapshot(image, kernel)
+        return LinuxHost(
+            self.build,
+            self.machine,
+            self.scenario,
+            self.directory,
+            image=image,
+            kernel=kernel,
+            cache=self.cache,
+            probe=probe,
+            snapshot=made,
+        )
+
+    def snapshot(self, image: Image, kernel: Path) -> Snapshot:
+        """Return the snapshot of a dom0 on this Xen and machine, by this QEMU."""
+
+        def make(entry: Path) -> None:
+            self.progress("booting a Linux dom0 for the first time on this Xen")
+            record = self._boot_cold(image, kernel, entry)
+            path = entry / RECORD
+            path.touch(0o600)
+            path.write_text(json.dumps(record))
+
+        inputs: Sequence[object] = (
+            RECIPE, self.build.build_id, image.identity, _identity(self.machine),
+            self.machine.arguments(), NETWORK, RAM_MIB, repr(self.scenario),
+            hashlib.sha256(kernel.read_bytes()).hexdigest(),
+        )  # fmt: skip
+        key = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:32]
+        entry = self.cache.entry("linux-dom0-snapshots", key, make, progress=self.progress)
+        record = json.loads((entry / RECORD).read_bytes())
+        keys = Keys(**record["keys"])
+        return Snapshot(entry / STATE, keys, record["build_id"], entry / BOOT_LOG)
+
+    def _boot_cold(self, image: Image, kernel: Path, entry: Path) -> dict[str, object]:
+        """Boot, see that a domain can be made, and save; logs stay where they fail."""
+        directory = self.directory / COLD
         host = LinuxHost(
-            build, machine, scenario, entry / "boot", image=image, kernel=kernel, cache=cache
+            self.build,
+            self.machine,
+            self.scenario,
+            directory,
+            image=image,
+            kernel=kernel,
+            cache=self.cache,
         )
         try:
             with host:
+                host.toolstack.prove()
                 host.save(entry / STATE)
+        except CommandFailed as problem:
+            raise ToolsDoNotFit(self.build.tree, image, problem) from problem
         except (XenFailure, HarnessError) as problem:
-            raise _explained(problem, entry / "boot") from problem
-        (entry / "boot" / "root.cpio").unlink()
-        record = {"keys": asdict(host.keys), "build_id": build.build_id}
-        path = entry / RECORD
-        path.touch(0o600)
-        path.write_text(json.dumps(record))
-
-    inputs: Sequence[object] = (
-        build.build_id, image.identity, _version(machine), machine.arguments(), NETWORK, RAM_MIB,
-        repr(scenario), hashlib.sha256(kernel.read_bytes()).hexdigest(),
-    )  # fmt: skip
-    key = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:32]
-    entry = cache.entry("linux-dom0-snapshots", key, make, progress=progress)
-    record = json.loads((entry / RECORD).read_bytes())
-    return Snapshot(entry / STATE, Keys(**record["keys"]), record["build_id"])
+            raise _located(problem, directory) from problem
+        shutil.copyfile(directory / "console.log", entry / BOOT_LOG)
+        shutil.rmtree(directory)
+        return {"keys": asdict(host.keys), "build_id": self.build.build_id}
 
 
-def _version(machine: Machine) -> str:
-    """Return what QEMU says it is: another one may not understand this one's state."""
-    command: list[str | Path] = [require(machine.program), "--version"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+class ToolsDoNotFit(CommandFailed):
+    """xl makes no domain on this Xen; if it is the Xen's own xl, then that is Xen's failure."""
+
+    def __init__(self, tree: Tree, image: Image, problem: CommandFailed) -> None:
+        super().__init__(problem.output)
+        whose = f"the tools of {tree.label}" if image.tools else DEBIANS
+        said = (problem.output.stderr.strip() or problem.output.stdout.strip()).splitlines()
+        first = f"{whose} make no domain on Xen {tree.version}"
+        self.args = ("\n  ".join([first, *said[-8:]]),)
 
 
-def _explained(problem: XenFailure | HarnessError, directory: Path) -> XenFailure | HarnessError:
-    """Add the console's end to an error, since its folder will be gone."""
+def _identity(machine: Machine) -> str:
+    """Return which file QEMU is: another one may not understand this one's state.
+
+    Not its version: two of one version may differ.
+    """
+    program = require(machine.program).resolve()
+    status = program.stat()
+    return f"{program} {status.st_size} {status.st_mtime_ns}"
+
+
+def _located(problem: XenFailure | HarnessError, directory: Path) -> XenFailure | HarnessError:
+    """Say where the console of a boot that failed is, and how it ends."""
     log = directory / "console.log"
-    last = log.read_text(errors="replace").split("\n")[-12:] if log.exists() else []
+    last = log.read_text(errors="replace").split("\n")[-LAST_LINES:] if log.exists() else []
+    evidence = [*problem.evidence, *last, f"console: {log}"]
     if isinstance(problem, XenFailure):
-        return type(problem)("\n".join([str(problem), *last]))
-    return HarnessError(problem.message, evidence=[*problem.evidence, *last], advice=problem.advice)
+        return type(problem)(problem.message, evidence=evidence)
+    return HarnessError(problem.message, evidence=evidence, advice=problem.advice)

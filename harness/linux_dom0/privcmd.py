@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import subprocess
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,8 +107,10 @@ def decode(line: str, call: Call[T], arena: Arena) -> Answer[T]:
 class Privcmd:
     """Makes calls in a dom0 that one is logged into."""
 
-    def __init__(self, shell: Shell) -> None:
+    def __init__(self, shell: Shell, history: deque[str]) -> None:
+        """`history` is the story that the calls become part of."""
         self._shell = shell
+        self._history = history
 
     def do(self, call: Call[T]) -> T:
         """Make one call and return what it gives; raises XenError."""
@@ -121,7 +124,9 @@ class Privcmd:
         lines = output.stdout.split()
         if len(lines) != len(calls):
             raise HarnessError(f"dom0 answered {len(lines)} of {len(calls)} hypercalls")
-        return [
+        answers = [
             decode(line, call, arena)
             for line, call, (_, arena) in zip(lines, calls, encoded, strict=True)
         ]
+        self._history.extend(f"dom0 {answer!r}" for answer in answers)
+        return answers

@@ -1,7 +1,8 @@
 """`python -m harness.linux_dom0.relock`: make packages.json from what Debian's mirror has today.
 
 The packages are those that some file of the image comes from, found by making the image from
-everything that installing ROOTS would install. For developers: nothing else imports this.
+everything that installing ROOTS would install; and those that Xen's tools are built with. For
+developers: nothing else imports this.
 """
 
 from __future__ import annotations
@@ -16,6 +17,11 @@ ROOTS = (
     "bash", "busybox-static", "linux-image-cloud-arm64", "openssh-server", "util-linux",
     "xen-utils-4.17", "xenstore-utils",
 )  # fmt: skip
+# Headers, and the libraries behind them: what a cross-built xl is compiled and linked against.
+SYSROOT = (
+    "libc6", "libc6-dev", "libfdt-dev", "libfdt1", "libncurses-dev", "libncurses6", "libtinfo6",
+    "libuuid1", "libyajl-dev", "libyajl2", "linux-libc-dev", "uuid-dev", "zlib1g", "zlib1g-dev",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -25,7 +31,8 @@ def main() -> None:
         apt = Apt(scratch, find_mirrors(), architecture=ARCHITECTURE)
         apt.fetch_binary_indexes(SUITE)
         candidates = apt.binary_packages(apt.closure(ROOTS))
-    write_lock({"dom0": _used(candidates, cache)})
+        sysroot = apt.binary_packages(SYSROOT)
+    write_lock({"dom0": _used(candidates, cache), "sysroot": sysroot})
 
 
 def _used(candidates: list[BinaryPackage], cache: Cache) -> list[BinaryPackage]:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import io
 import shlex
 import socket
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import fabric
 import invoke
@@ -31,6 +33,9 @@ USER = "root"
 LOOPBACK = "127.0.0.1"
 LOGIN_SECONDS = 60.0
 SECONDS = 60.0
+NAP_SECONDS = 0.003
+NO_STATUS = -1  # paramiko's word for a command whose end was not told
+NEW_MODE = 0o644  # of a file that SFTP makes
 # Whatever of these comes out of an SSH library means that the other end cannot be spoken to.
 LOST = (paramiko.SSHException, EOFError, OSError)
 
@@ -82,9 +87,20 @@ class CommandFailed(AssertionError):
 class Shell:
     """A logged-in dom0; close it, or use it as a context manager."""
 
-    def __init__(self, port: int, keys: Keys, *, seconds: float = LOGIN_SECONDS) -> None:
-        """Log in; raises HarnessError if that cannot be, or if another server answers."""
+    def __init__(
+        self,
+        port: int,
+        keys: Keys,
+        *,
+        seconds: float = LOGIN_SECONDS,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Log in; raises HarnessError if that cannot be, or if another server answers.
+
+        `check` is called while a command runs, to raise what has become of the machine.
+        """
         self.port = port
+        self._check = check
         self._connection = fabric.Connection(
             LOOPBACK,
             user=USER,
@@ -137,25 +153,40 @@ class Shell:
         """Run a command: one string is for dom0's shell, several are words as they are.
 
         Raises CommandFailed if it fails (unless `check` is false), XenHung if it takes longer than
-        `seconds`, HarnessError if the connection is lost.
+        `seconds`, HarnessError if the connection is lost, and what has become of the machine.
         """
         line = str(command[0]) if len(command) == 1 else shlex.join(map(str, command))
         try:
-            result = self._connection.run(
-                line, hide=True, warn=True, in_stream=False, timeout=seconds
+            promise = self._connection.run(
+                line, hide=True, warn=True, in_stream=False, timeout=seconds, asynchronous=True
             )
+            result = self._join(promise)
         except invoke.exceptions.CommandTimedOut:
             raise XenHung(f"`{line}` in dom0 did not end within {seconds:g} s") from None
         except LOST as problem:
+            self._check()  # a machine that is no more has the better reason
             raise HarnessError(f"the connection to dom0 was lost: {_said(problem)}") from problem
-        if result is None:
-            raise HarnessError(f"`{line}` in dom0 was not run")
+        if result.exited == NO_STATUS:
+            self._check()
+            raise HarnessError(f"the connection to dom0 was lost while `{line}` ran there")
         output = Output(line, result.exited, result.stdout, result.stderr)
         if check and output.status:
             raise CommandFailed(output)
         return output
 
-    def put(self, content: Path | bytes | str, remote: str, mode: int = 0o644) -> None:
+    def _join(self, promise: Any) -> Any:
+        """Return a command's result; a machine that dies meanwhile does not cost the whole time."""
+        runner = promise.runner
+        try:
+            while not (runner.process_is_finished or runner.has_dead_threads):
+                self._check()
+                time.sleep(NAP_SECONDS)
+        except BaseException:
+            runner.kill()
+            raise
+        return promise.join()
+
+    def put(self, content: Path | bytes | str, remote: str, mode: int = NEW_MODE) -> None:
         """Copy a file, or write bytes or text, to `remote`."""
         data = content.read_bytes() if isinstance(content, Path) else content
         try:
@@ -163,7 +194,8 @@ class Shell:
             with sftp.open(remote, "wb") as file:
                 file.set_pipelined(True)
                 file.write(data.encode() if isinstance(data, str) else data)
-            sftp.chmod(remote, mode)
+            if mode != NEW_MODE:
+                sftp.chmod(remote, mode)
         except LOST as problem:
             raise HarnessError(f"{remote} cannot be written in dom0: {_said(problem)}") from problem
 
