@@ -38,10 +38,11 @@ LOG_LINES_SHOWN = 15
 
 @dataclass(frozen=True)
 class Selection:
-    """Which cases to run: paths or pytest ids, none for all of them, and a `-k` expression."""
+    """Which cases to run: paths or pytest ids, none for all of them; `-k` and `-m` expressions."""
 
     paths: tuple[str, ...] = ()
     keyword: str = ""
+    marker: str = ""
 
     @property
     def root(self) -> Path:
@@ -59,7 +60,8 @@ class Selection:
     def arguments(self) -> list[str]:
         """Return what pytest is given. A path is the user's, so as seen from where the user is."""
         keyword = ["-k", self.keyword] if self.keyword else []
-        return [*keyword, *(_located(path) for path in self.paths or [str(TESTCASES)])]
+        marker = ["-m", self.marker] if self.marker else []
+        return [*keyword, *marker, *(_located(path) for path in self.paths or [str(TESTCASES)])]
 
 
 def _located(path: str) -> str:
@@ -90,11 +92,15 @@ class Suite:
 
 @dataclass(frozen=True)
 class Event:
-    """What is heard while suites run: `case` of suite number `suite`, or how many it will have."""
+    """What is heard while suites run: `case` of suite number `suite`, or how many it will have.
+
+    Or what it does before its first case, where that takes long.
+    """
 
     suite: int
     collected: int | None = None
     case: CaseResult | None = None
+    said: str = ""
 
 
 Listener = Callable[[Event], None]
@@ -132,7 +138,7 @@ def run_suites(suites: Sequence[Suite], listener: Listener | None = None) -> lis
 def _event(suite: int, data: dict[str, Any]) -> Event:
     if "case" in data:
         return Event(suite, case=CaseResult.from_json(data["case"]))
-    return Event(suite, collected=data["collected"])
+    return Event(suite, collected=data.get("collected"), said=data.get("said", ""))
 
 
 @dataclass

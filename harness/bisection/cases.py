@@ -38,8 +38,9 @@ def collect(selection: Selection) -> tuple[str, ...]:
     )
     lines = [line for line in done.stdout.splitlines() if line.strip()]
     if done.returncode == NO_TESTS_COLLECTED or not lines:
+        words = [*selection.paths, selection.keyword, selection.marker]
         raise UsageError(
-            f"no case matches {' '.join((*selection.paths, selection.keyword)).strip() or 'that'}",
+            f"no case matches {' '.join(filter(None, words)) or 'that'}",
             advice="See what there is:  pytest testcases --collect-only -q",
         )
     if done.returncode != 0:

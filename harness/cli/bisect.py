@@ -80,6 +80,7 @@ def command(
     boot_time: BootTime = False,
     with_: opt.With = None,
     keyword: opt.Keyword = "",
+    marker: opt.Marker = "",
     machine: opt.MachineName = opt.DEFAULT_MACHINE,
     release: opt.Release = False,
     kconfig: opt.Kconfig = None,
@@ -118,7 +119,7 @@ def command(
     changes = list(with_ or ())
     stdin = opt.read_stdin(changes)
     without_cases = boot_only or boot_time
-    if without_cases and (cases or keyword):
+    if without_cases and (cases or keyword or marker):
         raise UsageError("--boot and --boot-time run no cases", advice="Leave the cases out.")
     if signature and boot_time:
         raise UsageError("--signature compares failures, --boot-time seconds: choose one")
@@ -132,7 +133,7 @@ def command(
             old,
             new,
             repo,
-            None if without_cases else Selection(tuple(cases or ()), keyword),
+            None if without_cases else Selection(tuple(cases or ()), keyword, marker),
             aspect,
             fixed,
             shared.build_options(),

@@ -44,6 +44,7 @@ def command(
     fixed: Fixed = False,
     with_: opt.With = None,
     keyword: opt.Keyword = "",
+    marker: opt.Marker = "",
     machine: opt.MachineName = opt.DEFAULT_MACHINE,
     release: opt.Release = False,
     kconfig: opt.Kconfig = None,
@@ -79,7 +80,7 @@ def command(
     changes = list(with_ or ())
     cache = default_cache()
     with Display(quiet=quiet) as display:
-        chosen = () if build or boot else collect(Selection(tuple(cases or ()), keyword))
+        chosen = () if build or boot else collect(Selection(tuple(cases or ()), keyword, marker))
         display.say(f"looking at {xen}")
         series = read_changes(changes, Side(xen).tree(cache), cache, stdin=opt.read_stdin(changes))
         diffs = tuple(patch.diff for one in series for patch in one.patches)

@@ -20,6 +20,7 @@ def command(
     before: Before,
     after: After,
     keyword: opt.Keyword = "",
+    marker: opt.Marker = "",
     cases: opt.Cases = None,
     machine: opt.MachineName = opt.DEFAULT_MACHINE,
     release: opt.Release = False,
@@ -52,7 +53,7 @@ def command(
     shared = opt.Shared(machine, release, tuple(kconfig or ()), cc, no_sandbox)
     shared.build_options()
     watch = opt.watching(paranoid, no_tables, no_lines)
-    terms = Terms(shared, Selection(tuple(cases or ()), keyword), jobs, watch)
+    terms = Terms(shared, Selection(tuple(cases or ()), keyword, marker), jobs, watch)
     cache = default_cache()
     names = [before, after]
     if before == after or max(map(len, names)) > NAME_WIDTH:

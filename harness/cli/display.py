@@ -68,6 +68,9 @@ class Display:
 
     def hear(self, event: Event) -> None:
         """Count the cases of all suites that run; a `Listener` of the suites'."""
+        if event.said:
+            self.say(event.said)
+            return
         with self._lock:
             counts = self._cases.setdefault(event.suite, [0, 0])
             if event.collected is not None:

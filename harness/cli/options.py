@@ -58,6 +58,13 @@ Keyword = Annotated[
         rich_help_panel=_RUN,
     ),
 ]  # fmt: skip
+Marker = Annotated[
+    str,
+    typer.Option(
+        "-m", metavar="MARK", help="Only cases so marked, as pytest -m: linux_dom0.",
+        rich_help_panel=_RUN,
+    ),
+]  # fmt: skip
 Cases = Annotated[
     list[str] | None,
     typer.Option(

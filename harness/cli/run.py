@@ -42,6 +42,7 @@ def command(
     with_: opt.With = None,
     reverse: opt.Reverse = False,
     keyword: opt.Keyword = "",
+    marker: opt.Marker = "",
     machine: opt.MachineName = opt.DEFAULT_MACHINE,
     release: opt.Release = False,
     kconfig: opt.Kconfig = None,
@@ -93,7 +94,7 @@ def command(
         present.show_facts(console, [("with", change) for change in tree.changes])
         present.show_builds(console, ["xen"], [build])
         again = shlex.join(["xenverify", "run", *side.words(), *shared.words(), *watch])
-        selection = Selection(tuple(cases or ()), keyword)
+        selection = Selection(tuple(cases or ()), keyword, marker)
         root = selection.root
         left_out = reach_of(wanted, build, cache, root).others if wanted else ()
         suite = Suite(build, machine, selection, folder, again, opt.cores(jobs), watch, left_out)

@@ -28,6 +28,7 @@ def command(
     each: Each = False,
     reverse: ReverseRemoval = False,
     keyword: opt.Keyword = "",
+    marker: opt.Marker = "",
     cases: opt.Cases = None,
     machine: opt.MachineName = opt.DEFAULT_MACHINE,
     release: opt.Release = False,
@@ -68,7 +69,7 @@ def command(
     shared = opt.Shared(machine, release, tuple(kconfig or ()), cc, no_sandbox)
     shared.build_options()
     watch = opt.watching(paranoid, no_tables, no_lines)
-    terms = Terms(shared, Selection(tuple(cases or ()), keyword), jobs, watch)
+    terms = Terms(shared, Selection(tuple(cases or ()), keyword, marker), jobs, watch)
     stdin, cache = opt.read_stdin(changes), default_cache()
     sides = ("with", "without") if reverse else ("without", "with")
     with results_folder(output) as folder, Display(quiet=quiet) as display:

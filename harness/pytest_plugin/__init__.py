@@ -16,7 +16,7 @@ import pytest
 from harness.errors import ExitCode
 from harness.pytest_plugin.cases import Cases, needs_host
 from harness.pytest_plugin.recording import Recorder
-from harness.pytest_plugin.session import Session
+from harness.pytest_plugin.session import RECORDER, Session
 
 if TYPE_CHECKING:
     from harness.booting import Booted
@@ -69,7 +69,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(session, "xenverify-session")
         config.pluginmanager.register(Cases(config, session), CASES)
         if not session.is_worker:
-            config.pluginmanager.register(Recorder(config, session), "xenverify-recorder")
+            config.pluginmanager.register(Recorder(config, session), RECORDER)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -7,7 +7,6 @@ What the results of a whole run are, this does not know.
 from __future__ import annotations
 
 import shlex
-from collections import deque
 from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 
 from harness.errors import XenCrashed, XenExited, XenFailure, XenverifyError
 from harness.outcomes import CaseResult, Outcome, outcome_of
+from harness.pytest_plugin.on_request import MARKER
 from harness.reports.failure import tell_around
 from harness.stands import Stands
 
@@ -41,7 +41,7 @@ class TablesBroken(AssertionError):
 
 
 class Stand:
-    """A booted host with who looks on, where the case begins on its console, and what was done."""
+    """A booted host with who looks on, and where the case begins on its console."""
 
     def __init__(
         self, build: Build, machine: str, scenario: Scenario, directory: Path, watch: Watch
@@ -62,9 +62,6 @@ class Stand:
             raise
         self.attendance.meet(self.host)
         self.mark = self.host.console.mark()
-        self.history: deque[str] = deque(maxlen=OPERATIONS_KEPT)
-        for domain in self.host.domains:  # one story of all domains, in the order it happened
-            domain.history = self.history
 
     def close(self) -> None:
         """End QEMU."""
@@ -204,7 +201,9 @@ class Cases:
             message=_message(problem),
             details=report.longreprtext,
             evidence=_evidence(problem),
-            operations=tuple(standing.history) if standing is not None else (),
+            operations=tuple(standing.host.history)[-OPERATIONS_KEPT:]
+            if standing is not None
+            else (),
             console=standing.host.console.since(standing.mark) if standing is not None else "",
             again=self._repeat(item),
             **self._crash(item, problem),
@@ -233,6 +232,8 @@ class Cases:
 
     def _repeat(self, item: pytest.Item) -> str:
         again, name = self.session.plan.again, CaseResult(item.nodeid, Outcome.PASSED).name
+        if item.get_closest_marker(MARKER):
+            return f"{again} -m {MARKER} -k {name}"
         if item.path.is_relative_to(TESTCASES) and name.isidentifier():
             return f"{again} -k {name}"
         return f"{again} {shlex.quote(f'{item.path}::{item.name}')}"

@@ -66,6 +66,10 @@ class Recorder:
         case = replace(decisive, seconds=round(sum(phase.seconds for phase in phases), 4))
         self._send(case=case.to_json())
 
+    def tell(self, phrase: str) -> None:
+        """Pass on what takes long before the first case."""
+        self._send(said=phrase)
+
     def _send(self, **event: Any) -> None:
         """Write one line of JSON to whoever started this; if nobody listens any more, let it be."""
         if self.events is not None:

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from harness.errors import XenverifyError
+from harness.pytest_plugin.on_request import asked, prepare
 
 if TYPE_CHECKING:
     from harness.attendance import Watch
     from harness.builds import Build
 
+RECORDER = "xenverify-recorder"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -58,6 +60,8 @@ class Session:
             self.build = load(Path(self.plan.build))
         except XenverifyError as error:
             pytest.exit(_sentence(error), returncode=int(error.exit_code))
+        if not self.is_worker and asked(self.config):
+            prepare(self.build, self._say)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -113,6 +117,9 @@ class Session:
         reporter = self.config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None:
             reporter.write_line(f"xenverify: {phrase}")
+        recorder = self.config.pluginmanager.get_plugin(RECORDER)
+        if recorder is not None:
+            recorder.tell(phrase)
 
 
 def _sentence(error: XenverifyError) -> str:
