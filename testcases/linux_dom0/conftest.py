@@ -1,7 +1,7 @@
 """What cases under a Linux dom0 hold in their hands, and when they run.
 
 They boot a Debian with Xen's toolstack, which takes packages from Debian and a second or two for
-each case: they run when asked for, by `-m linux_dom0` or by this folder's name.
+each case: they run when asked for, by `-m linux_dom0`, by `-k` or by this folder's name.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from harness.booting import Booted
 from harness.cache import default_cache
 from harness.linux_dom0.machine import LinuxHost
 from harness.linux_dom0.toolstack import Toolstack
+from harness.pytest_plugin.on_request import MARKER, asked
 from harness.references import resolve
 from harness.uboot.edits import Flavour
 from harness.uboot.images import UBoot, build
 from harness.uboot.sources import UBOOT
-
-MARKER = "linux_dom0"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -29,13 +28,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
-    asked = MARKER in (config.option.markexpr or "") or any(
-        MARKER in Path(argument.partition("::")[0]).parts for argument in config.args
-    )
     ours = [item for item in items if here in item.path.parents]
     for item in ours:
         item.add_marker(MARKER)
-    if ours and not asked:
+    if ours and not asked(config):
         config.hook.pytest_deselected(items=ours)
         items[:] = [item for item in items if item not in ours]
 

@@ -32,8 +32,8 @@ def boot_second_stage(toolstack: Toolstack, host: Booted, image: Path) -> Report
     stage = second_stage.image(default_cache())
     content = stage.image.read_bytes()
     assert len(content) <= BLOCK * BLOCKS
-    toolstack.shell.put(content.ljust(BLOCK * BLOCKS, b"\0"), DISK)
-    toolstack.shell.run(f"losetup /dev/loop0 {DISK}")
+    bringing = toolstack.bringing(content.ljust(BLOCK * BLOCKS, b"\0"), DISK)
+    toolstack.shell.run(f"{bringing} && losetup /dev/loop0 {DISK}")
     disk = "format=raw, vdev=xvda, access=r, target=/dev/loop0"
     domid = toolstack.create(Guest("uboot", image, memory_mib=256, disks=(disk,)))
     toolstack.wait_for_console("uboot", "xenguest# ")
