@@ -13,6 +13,7 @@ from typing import Any
 
 import paramiko
 import pexpect
+import pytest
 
 from harness.cache import default_cache
 from harness.references import resolve
@@ -25,6 +26,8 @@ from harness.tests.remote.conftest import NAME, There
 BOOKWORM = "debian:bookworm"
 ONE_CASE = ("-k", "shared_info and second_map_is_refused and not domu")
 SECONDS = 300.0
+# One after the other: what is left behind there is looked for by its name only.
+pytestmark = pytest.mark.xdist_group("remote")
 
 
 def patch(directory: Path, edit: str) -> Path:
