@@ -19,6 +19,7 @@ from harness.cache import default_cache
 from harness.coverage.plugin import plugin
 from harness.errors import HarnessError
 from harness.programs import PACKAGES
+from harness.uboot.images import OPENSSL
 
 MODULES = ("drgn", "elftools", "libfdt", "pexpect", "pytest", "qemu.qmp", "rich", "xdist")
 # One host maps 256 MiB or more of RAM, and two cores run up to four hosts.
@@ -40,7 +41,16 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look at everything the harness needs from this machine."""
-    return [*_programs(), *_modules(), *_python(), *_sandbox(), *_plugin(), *_room(), *_system()]
+    return [
+        *_programs(),
+        *_modules(),
+        *_python(),
+        *_sandbox(),
+        *_plugin(),
+        *_uboot(),
+        *_room(),
+        *_system(),
+    ]
 
 
 def apt_line(findings: list[Finding]) -> str:
@@ -96,6 +106,12 @@ def _plugin() -> Iterator[Finding]:
     except HarnessError as error:
         reason = "; ".join([error.message, *error.evidence])
     yield Finding("QEMU that counts lines of Xen", not reason, reason, optional=True)
+
+
+def _uboot() -> Iterator[Finding]:
+    there = OPENSSL.exists()
+    detail = "" if there else "`xenverify reproduce` builds U-Boot, which wants them"
+    yield Finding("OpenSSL's headers", there, detail, "libssl-dev", optional=True)
 
 
 def _room() -> Iterator[Finding]:

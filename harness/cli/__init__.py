@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(signum, _interrupt)
     given = sys.argv[1:] if arguments is None else arguments
     # git takes 1 to 127 for an answer about a commit
-    code = bisect_step.for_git if given[:1] == ["bisect-step"] else int
+    code = bisect_step.for_git if elsewhere.first_word(given) == "bisect-step" else int
     try:
         host, words = elsewhere.split(given)
         if host is not None:

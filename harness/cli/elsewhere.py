@@ -7,6 +7,7 @@ take along, a FILE a file, and so on; so a new command needs nothing here.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -72,6 +73,13 @@ def split(words: Sequence[str]) -> tuple[str | None, list[str]]:
             raise UsageError(f"{OPTION} names no host", advice=f"Say {OPTION} USER@HOST[:PORT].")
         host = value if equals else left.pop(0)
     return host, rest
+
+
+def first_word(words: Sequence[str]) -> str:
+    """Return what a command line begins with, wherever --on-host stands in it."""
+    with contextlib.suppress(UsageError):
+        _, words = split(words)
+    return words[0] if words else ""
 
 
 def run(app: typer.Typer, host: str, words: Sequence[str]) -> int:

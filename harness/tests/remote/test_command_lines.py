@@ -31,6 +31,13 @@ def test_a_host_is_named_once(words: list[str]) -> None:
         elsewhere.split(words)
 
 
+def test_the_command_is_known_before_the_option_is() -> None:
+    """git bisect run wants other exit codes, also of a command line that is wrong."""
+    assert elsewhere.first_word(["--on-host", "big", "bisect-step", "-k", "x"]) == "bisect-step"
+    assert elsewhere.first_word(["bisect-step", "--on-host"]) == "bisect-step"
+    assert elsewhere.first_word([]) == ""
+
+
 @pytest.mark.parametrize(
     ("text", "address"),
     [
