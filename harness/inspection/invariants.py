@@ -76,7 +76,8 @@ def _gfns(gfn: int, pages: int) -> str:
 def what_a_domain_points_to_is_mapped(evidence: Evidence) -> Iterator[Violation]:
     """A domain's shared_info, grant table and page tables are where its pointers say.
 
-    Xen follows them without a look; one that leads nowhere is its next data abort.
+    Xen follows them without a look, in every version; one that leads nowhere is its next data
+    abort.
     """
     for state in evidence.living:
         for what in state.unreadable:
@@ -91,8 +92,8 @@ def mapped_page_exists(evidence: Evidence) -> Iterator[Violation]:
     """A RAM, foreign or grant entry must name a page of the machine.
 
     Xen finds the page_info of such an entry when it is removed or replaced; of a page that is none
-    it would read and write beyond the frame table.  Device memory has no page_info and is not
-    judged.
+    it would read and write beyond the frame table.  Since 18651cc81b an entry has a type; device
+    memory, which has no page_info, is told by it and not judged.
     """
     for state in evidence.living:
         for r in state.physmap:
@@ -112,7 +113,7 @@ def no_free_page_is_mapped(evidence: Evidence) -> Iterator[Violation]:
     """A page in the allocator's pool must be behind no GFN.
 
     The next owner of the page would share it with this domain: the consequence of every reference
-    that was dropped once too often.
+    that was dropped once too often.  As old as the P2M (271a1c001d).
     """
     for m in evidence.mapped:
         if m.run.is_free:
@@ -130,7 +131,8 @@ def ram_belongs_to_its_domain(evidence: Evidence) -> Iterator[Violation]:
     """RAM mapped as a domain's own must have that domain as its owner.
 
     Pages of others are mapped by the types map_foreign and grant_map, which hold references; a ram
-    entry holds none, so nothing keeps another owner's page from being freed beneath it.
+    entry holds none, so nothing keeps another owner's page from being freed beneath it.  Foreign
+    mappings have had a type of their own since 8e3079c481.
     """
     for m in evidence.own_ram:
         if m.run.owner != m.state.address:
@@ -149,7 +151,7 @@ def mapped_ram_is_allocated(evidence: Evidence) -> Iterator[Violation]:
 
     PGC_allocated stands for the domain's claim on the page, which decrease_reservation gives up
     after it took the page out of the physmap; one without is freed as soon as a mapper elsewhere
-    lets go.
+    lets go.  As old as page_info on Arm (271a1c001d).
     """
     for m in evidence.own_ram:
         if not m.run.count_info & ALLOCATED or not m.run.count_info & COUNT_MASK:
@@ -167,7 +169,7 @@ def ram_is_mapped_once(evidence: Evidence) -> Iterator[Violation]:
     """A page of RAM is behind one GFN, of one domain.
 
     A second GFN outlives the first one's removal: after decrease_reservation the guest would keep
-    access to a page that Xen gives to somebody else.
+    access to a page that Xen gives to somebody else.  As old as the P2M (271a1c001d).
     """
     for one, two in pairwise(sorted(evidence.own_ram, key=lambda m: m.run.mfn)):
         if two.run.mfn < one.run.end:
@@ -207,7 +209,8 @@ def shared_page_is_mapped_once(evidence: Evidence) -> Iterator[Violation]:
 def shared_page_belongs_to_its_domain(evidence: Evidence) -> Iterator[Violation]:
     """A xenheap page mapped as a domain's own must have that domain as its owner.
 
-    share_xen_page_with_guest() makes the domain the owner before any GFN can be asked for.
+    share_xen_page_with_guest() makes the domain the owner before any GFN can be asked for
+    (fb1b6345e5).
     """
     for state, gfn, page in evidence.shared:
         if page.owner != state.address:
@@ -224,7 +227,7 @@ def shared_page_belongs_to_its_domain(evidence: Evidence) -> Iterator[Violation]
 def shared_page_is_one_xen_shares(evidence: Evidence) -> Iterator[Violation]:
     """A xenheap page mapped as a domain's own must be its shared_info or one of its grant frames.
 
-    Nothing else of Xen's heap is given to guests on Arm; what is shows Xen's memory to a guest.  A
+    Nothing else of Xen's heap is given to guests on Arm, up to now; what is shows Xen's memory.  A
     frame that a grant table gave up (version 2 to 1) must be out of the physmap by then.
     """
     for state, gfn, page in evidence.shared:
@@ -319,7 +322,7 @@ def foreign_page_is_of_another_domain(evidence: Evidence) -> Iterator[Violation]
     """A foreign mapping leads to a page of some other domain.
 
     XENMAPSPACE_gmfn_foreign refuses the caller's own; an own page mapped so would be referenced
-    twice and never be counted free again.
+    twice and never be counted free again.  Such mappings have their type since 8e3079c481.
     """
     for m in evidence.mapped:
         if m.range.type.startswith("map_foreign") and m.run.owner == m.state.address:
@@ -338,6 +341,7 @@ def foreign_mapping_holds_a_reference(evidence: Evidence) -> Iterator[Violation]
 
     That is what keeps the page from being given away while another domain can still reach it, and
     it must be so after the owner is gone as well (one page lingers until its mapper lets go).
+    Since 9486a8d07b, which drops the reference with the mapping.
     """
     mappings: dict[int, int] = defaultdict(int)
     where: dict[int, Mapped] = {}
@@ -369,9 +373,10 @@ def foreign_mapping_holds_a_reference(evidence: Evidence) -> Iterator[Violation]
 def page_counts_agree(evidence: Evidence) -> Iterator[Violation]:
     """A domain's tot_pages and xenheap_pages are the number of referenced pages it owns.
 
-    tot_pages takes extra pages in (4.14 on) and pages that were given up but are still referenced;
-    max_pages is enforced by it, so a drift lets a domain have more than it may, or less.  A shared
-    page whose GFN the domain gave to decrease_reservation keeps its owner, but counts no more.
+    tot_pages takes extra pages in (since c793d13944, 4.14) and pages that were given up but are
+    still referenced; max_pages is enforced by it, so a drift lets a domain have more than it may,
+    or less.  A shared page whose GFN the domain gave to decrease_reservation keeps its owner, but
+    counts no more.
     """
     ram: dict[int, int] = defaultdict(int)
     heap: dict[int, int] = defaultdict(int)
@@ -402,7 +407,7 @@ def highest_gfn_is_known(evidence: Evidence) -> Iterator[Violation]:
     """p2m.max_mapped_gfn is at or above everything mapped.
 
     Xen looks at no GFN above it: taking a domain down, a lookup for a foreign mapping and
-    p2m_cache_flush_range() would all pass by what lies there.
+    p2m_cache_flush_range() would all pass by what lies there.  Since 84f29a98dc.
     """
     for state in evidence.living:
         if state.physmap.ranges:
