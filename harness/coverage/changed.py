@@ -21,6 +21,7 @@ from harness.coverage.lines import Line, LineTable
 from harness.git import git
 
 MOST_NAMED = 3
+ONLY_LINE = "the changed line became no code of its own"
 
 
 class State(StrEnum):
@@ -70,7 +71,8 @@ class ChangeCoverage:
         if not self.lines:
             return "the change adds no line to what is built"
         if not ran and not never:
-            return f"none of the {len(self.lines)} changed lines has code"
+            many = len(self.lines) > 1
+            return f"none of the {len(self.lines)} changed lines has code" if many else ONLY_LINE
         said = f"{len(ran)} of {len(ran) + len(never)} changed lines with code ran"
         if never:
             named = [str(line) for line in never[:MOST_NAMED]]

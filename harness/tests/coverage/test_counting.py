@@ -107,7 +107,9 @@ def test_lines_of_a_change_ran_never_ran_or_have_no_code() -> None:
 
 
 def test_change_of_comments_only_says_so() -> None:
-    assert "none of the 1 changed lines has code" in judge(ADDED[1:2], TABLE, CASES).summary
+    assert "the changed line became no code" in judge(ADDED[1:2], TABLE, CASES).summary
+    twice = [ADDED[1], ADDED[1]]
+    assert "none of the 2 changed lines has code" in judge(twice, TABLE, CASES).summary
     assert "adds no line" in judge([], TABLE, CASES).summary
 
 
