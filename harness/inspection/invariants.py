@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from harness.inspection.evidence import Evidence, Mapped, Violation
+from harness.inspection.footprint import RULE as FOOTPRINT
 from harness.inspection.pages import ALLOCATED, COUNT_MASK, EXTRA, XEN_HEAP
 from harness.inspection.snapshot import Snapshot
 
@@ -39,6 +40,15 @@ class Rule:
 
 
 RULES: dict[str, Rule] = {}
+
+
+def why(name: str) -> str:
+    """Return why a rule must hold and since when; "" for a name that is none's."""
+    if name == FOOTPRINT:
+        return (
+            "A call may change only the GFNs that it names; whatever else it changed is harm done."
+        )
+    return RULES[name].why if name in RULES else ""
 
 
 def rule(*, excuse_before: str = "") -> Callable[[Check], Check]:

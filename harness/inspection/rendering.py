@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from harness.inspection.errors import CannotInspect
 from harness.inspection.grants import read_entries
 from harness.inspection.hypervisor import Inspector
-from harness.inspection.invariants import check
+from harness.inspection.invariants import check, why
 from harness.inspection.pages import PageInfo, counted
 from harness.inspection.physmap import Physmap, Range, changes
 from harness.inspection.snapshot import DomainState, Snapshot
@@ -116,9 +116,11 @@ def grants(inspector: Inspector, state: DomainState) -> list[str]:
 
 
 def rules(snapshot: Snapshot) -> list[str]:
-    """Return a line for each broken rule."""
+    """Return a line for each broken rule, and why those rules must hold."""
     if snapshot.pages is None:
         return [f"no rule could be held: {snapshot.pages_unknown}"]
     if snapshot.held_locks:
         return [f"no rule is held in mid-update: {', '.join(snapshot.held_locks)} held"]
-    return [str(violation) for violation in check(snapshot)] or ["no rule is broken"]
+    found = check(snapshot)
+    reasons = [f"{rule}: {why(rule)}" for rule in dict.fromkeys(v.rule for v in found)]
+    return [*map(str, found), *reasons] or ["no rule is broken"]

@@ -14,6 +14,10 @@ OPERATIONS_SHOWN = 6
 CONSOLE_LINES_SHOWN = 12
 EVIDENCE_LINES_SHOWN = 12
 TABLE_LINES_SHOWN = 8
+RULES_EXPLAINED = 2
+RULE_WIDTH = 100
+# How a violation ends; brackets in what it says before hold numbers.
+RULE = re.compile(r"\[([a-z_]+)\]")
 
 
 def headline(case: CaseResult) -> str:
@@ -49,7 +53,21 @@ def _tables(case: CaseResult) -> Iterator[str]:
     left_out = len(lines) - TABLE_LINES_SHOWN
     more = [f"... {left_out} more in results.json"] if left_out > 0 else []
     yield from _block("tables", lines[:TABLE_LINES_SHOWN] + more)
+    yield from _block("rule", [line for rule in _broken(case) for line in _explained(rule)])
     yield from _block("not seen", [case.unseen] if case.unseen else [])
+
+
+def _broken(case: CaseResult) -> list[str]:
+    """The names of the rules that were broken; a report explains no more than it has room for."""
+    names = (RULE.search(violation) for violation in case.violations)
+    return list(dict.fromkeys(found[1] for found in names if found))[:RULES_EXPLAINED]
+
+
+def _explained(rule: str) -> list[str]:
+    from harness.inspection.invariants import why
+
+    reason = why(rule)
+    return textwrap.wrap(f"{rule}: {reason}", RULE_WIDTH) if reason else []
 
 
 def _operations(case: CaseResult) -> list[str]:

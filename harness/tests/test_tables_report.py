@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from harness.inspection.footprint import RULE as FOOTPRINT
+from harness.inspection.invariants import RULES, why
 from harness.outcomes import CaseResult, Outcome, SuiteResult
+from harness.reports.failure import tell
 from harness.reports.tables import NONE_BROKEN, describe
 
 ALIAS = "shared_info of d1 is mapped at 2 GFNs: 0x38000, 0x38001 [shared_page_is_mapped_once]"
@@ -45,3 +48,21 @@ def test_case_that_ran_without_is_reported_as_such() -> None:
 
 def test_nothing_is_claimed_where_no_case_ran() -> None:
     assert list(describe(suite(CaseResult("a", Outcome.SKIPPED)))) == []
+
+
+def test_a_failure_explains_the_rules_that_were_broken() -> None:
+    after = "d1 XENMEM_populate_physmap([0x38000])"
+    footprint = f"d1 gfn 0x38001 changed from x to nothing, after {after} [{FOOTPRINT}]"
+    lines = tell(case("a", violations=(ALIAS, ALIAS, footprint), observed=(STALE,)))
+    (first,) = [n for n, line in enumerate(lines) if line.startswith("rule:")]
+    assert lines[first].startswith("rule:     shared_page_is_mapped_once: A xenheap page is behind")
+    explained = " ".join(line.strip() for line in lines[first:])
+    assert explained.count("shared_page_is_mapped_once") == 1
+    assert f"{FOOTPRINT}: A call may change only the GFNs that it names" in explained
+    assert "recorded_gfn_is_mapped" not in explained  # it broke nothing
+
+
+def test_every_rule_says_why_it_must_hold() -> None:
+    for name in [*RULES, FOOTPRINT]:
+        assert len(why(name)) > len("Because."), name
+    assert why("no_such_rule") == ""

@@ -62,6 +62,7 @@ def test_a_broken_rule_is_told_and_is_exit_code_1(tmp_path: Path) -> None:
     assert status == 1
     assert "shared_info of d1 is mapped at 2 GFNs: 0x38000, 0x38001" in text
     assert "[shared_page_is_mapped_once]" in text
+    assert "shared_page_is_mapped_once: A xenheap page is behind one GFN at a time." in text
 
 
 def test_a_xen_that_died_is_shown_with_its_source_and_its_tables(tmp_path: Path) -> None:
