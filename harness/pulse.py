@@ -66,6 +66,7 @@ class _Look:
     """What was seen of the machine at one moment; times in seconds."""
 
     time: float
+    """How long the machine has run, since some moment: without what it was stopped for a look."""
     used: dict[int, float]
     """CPU time by QEMU's thread."""
     queued: dict[int, float]
@@ -87,6 +88,7 @@ class Pulse:
             cpu["cpu-index"]: cpu["thread-id"] for cpu in qmp.execute("query-cpus-fast")
         }
         self._looks: deque[_Look] = deque(maxlen=LOOKS_KEPT)
+        self._looked = self._stopped = 0.0
         self._first = self._look()
         self._looks.append(self._first)
         self._console = 0
@@ -103,7 +105,7 @@ class Pulse:
 
         Does nothing but once in 0.1 s. Raises HarnessError when somebody stopped QEMU.
         """
-        if time.monotonic() - self._looks[-1].time < SECONDS_BETWEEN_LOOKS:
+        if time.monotonic() - self._looked < SECONDS_BETWEEN_LOOKS:
             return None
         if console != self._console:  # it lives
             self._console = console
@@ -123,14 +125,19 @@ class Pulse:
     def _look(self) -> _Look:
         times = self._process.cpu_seconds()
         used, queued = ({thread: pair[i] for thread, pair in times.items()} for i in (0, 1))
-        # A CPU's PC is only true while it stands still: QEMU keeps it up to date at exits.
+        # A CPU's PC is only true while it stands still: QEMU keeps it up to date at exits. On a
+        # busy machine that may take longer than what is between two looks: no sleep of Xen's.
+        began = time.monotonic()
+        ran = began - self._stopped
         self._qmp.execute("stop")
         try:
             registers = self._qmp.execute("human-monitor-command", command_line="info registers -a")
         finally:
             self._qmp.execute("cont")
+        self._looked = time.monotonic()
+        self._stopped += self._looked - began
         cpus = {int(m[1]): _At(int(m[4]), int(m[2], 16), m[3]) for m in _CPU.finditer(registers)}
-        return _Look(time.monotonic(), used, queued, cpus)
+        return _Look(ran, used, queued, cpus)
 
     def _since(self, seconds: float) -> list[_Look]:
         """The looks of the last `seconds` or more, as many as convince; nothing while too few."""

@@ -87,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
     except XenverifyError as error:
         return _tell(error.message, code(error.exit_code), error.evidence, error.advice)
     except XenFailure as failure:  # outside a suite: at the prompt's boot, for example
-        return _tell(f"Xen: {failure}", code(ExitCode.REGRESSED))
+        return _tell(f"Xen: {failure}", code(ExitCode.REGRESSED), failure.evidence)
     except BrokenPipeError:  # `xenverify … | head`
         sys.stderr.close()
         return code(ExitCode.OK)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from harness.errors import HarnessError, UsageError
+from harness.errors import HarnessError, UsageError, XenFailure
 
 # In a folder from its beginning to its end; it stays in one whose run was killed, or failed.
 UNFINISHED = "unfinished"
@@ -41,7 +41,7 @@ def results_folder(wanted: Path | None) -> Iterator[Path]:
     except BaseException as problem:
         unfinished.release(force=True)
         logs = [path for path in folder.iterdir() if path.name != UNFINISHED]
-        if isinstance(problem, HarnessError) and logs:
+        if isinstance(problem, HarnessError | XenFailure) and logs:
             raise  # they are the evidence
         shutil.rmtree(folder, ignore_errors=True)
         if earlier is not None:

@@ -25,7 +25,7 @@ from pathlib import Path
 from harness import domctl
 from harness.booting import Booted
 from harness.builds import Build
-from harness.errors import HarnessError
+from harness.errors import HarnessError, XenFailure
 from harness.machines import Machine
 from harness.progress import Progress, quiet
 from harness.scenarios import DomainPlan, Scenario
@@ -178,17 +178,30 @@ def boot(row: Row, side: str, build: Build, stage: Stage) -> Cell:
 def started(
     row: Row, build: Build, stage: Stage, directory: Path, image: Path, bootargs: str = ""
 ) -> Iterator[tuple[Booted, Path]]:
-    """Boot a row up to where U-Boot waits with `image`: the host, and what is to be let go."""
+    """Boot a row up to where U-Boot waits with `image`: the host, and what is to be let go.
+
+    What Xen does wrong meanwhile says where it happened.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     held = hold(image, directory / "second-stage.held")
     plan = _plan(row, stage, held, bootargs)
     dom0 = DomainPlan() if row.slack else None
     scenario = Scenario(f"uboot-{row.name}", domus=(plan,), dom0=dom0)
-    with Booted(build, stage.machine, scenario, directory, kernel=stage.agent) as host:
-        if row.slack:  # before the second stage may start, so before U-Boot populates
-            most = (MEMORY_MIB + SLACK_MIB) * 1024
-            host.domain(0).do(domctl.max_mem(build.tree, 1, most))
-        yield host, held
+    try:
+        with Booted(build, stage.machine, scenario, directory, kernel=stage.agent) as host:
+            if row.slack:  # before the second stage may start, so before U-Boot populates
+                most = (MEMORY_MIB + SLACK_MIB) * 1024
+                host.domain(0).do(domctl.max_mem(build.tree, 1, most))
+            yield host, held
+    except XenFailure as failure:
+        raise type(failure)(
+            f"{row.name} on {build.tree.label}: {failure.message}",
+            evidence=[
+                *failure.evidence,
+                f"qemu: {directory}/qemu.sh",
+                f"log: {directory}/console.log",
+            ],
+        ) from failure
     held.unlink()
 
 
