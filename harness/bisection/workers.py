@@ -160,6 +160,7 @@ class Dask:
     client: Any
     slots: int
     elsewhere: bool = True
+    hosts: tuple[str, ...] = ()  # whose workers are ours
 
     def submit(self, work: Work, task: Task) -> Future[Sample]:
         """Have `work(task)` done by one of them."""
@@ -188,6 +189,11 @@ class Dask:
             left = self.client.scheduler_info(n_workers=-1)["workers"]
         except Exception as error:
             raise HarnessError(f"the Dask scheduler {self.address} is gone: {error}") from None
+        if not left and self.hosts:
+            raise HarnessError(
+                f"no connection is left to {', '.join(self.hosts)}",
+                advice="Once there is, repeat the command: it goes on where it was.",
+            )
         if not left:
             raise HarnessError(
                 f"the Dask scheduler {self.address} has no worker left",
@@ -206,8 +212,8 @@ def local(slots: int) -> Iterator[Workers]:
 
 
 @contextlib.contextmanager
-def dask(address: str) -> Iterator[Workers]:
-    """Give the workers of the Dask scheduler at `address`."""
+def dask(address: str, hosts: tuple[str, ...] = ()) -> Iterator[Workers]:
+    """Give the workers of the Dask scheduler at `address`, which are ours if `hosts` are named."""
     import distributed
 
     connect: Any = distributed.Client
@@ -225,7 +231,7 @@ def dask(address: str) -> Iterator[Workers]:
                 f"the Dask scheduler {address} has no workers",
                 advice=f"Start one on each machine:  dask worker {address} --nthreads 1",
             )
-        yield Dask(address, client, sum(threads.values()))
+        yield Dask(address, client, sum(threads.values()), hosts=hosts)
 
 
 @contextlib.contextmanager
@@ -263,7 +269,7 @@ def ssh(hosts: list[str], python: str = sys.executable) -> Iterator[Workers]:
                     f"{host} cannot be reached by ssh: {error}",
                     advice=f"Try:  ssh {host} {python} -c 'import harness'",
                 ) from None
-        workers = stack.enter_context(dask(_once_all_there(cluster, hosts, python)))
+        workers = stack.enter_context(dask(_once_all_there(cluster, hosts, python), tuple(hosts)))
         yield workers
 
 

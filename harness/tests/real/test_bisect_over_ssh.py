@@ -19,10 +19,9 @@ def test_commits_are_looked_at_on_ssh_hosts(
     ends = ("--good", history.ids["panics"], "--bad", history.ids["b3"])
     where = ("--repo", history.path, "--workers", "one,two", "--output", "out")
     words: list[str | Path] = ["bisect", *ends, *where, CASE]
-    with server(tmp_path / "ssh", "one", "two") as host:
-        (host.home / ".cache").mkdir()
-        (host.home / ".cache" / "xenverify").symlink_to(forgetful)
-        environment = {"HOME": str(host.home), "XENVERIFY_CACHE": str(forgetful)}
+    environment = {"XENVERIFY_CACHE": str(forgetful)}
+    with server(tmp_path / "ssh", "one", "two", **environment) as host:
+        environment["HOME"] = str(host.home)
         command = start(*words, directory=tmp_path, **environment)
         assert command.finish() == 0, command.output
         assert history.ids["GUILTY"] in command.output
@@ -34,3 +33,22 @@ def test_commits_are_looked_at_on_ssh_hosts(
         assert status == 5, said
         assert "not found in known_hosts" in said
         assert "Traceback" not in said
+
+
+def test_when_the_connection_breaks_the_search_says_so_and_can_be_repeated(
+    history: History, forgetful: Path, tmp_path: Path
+) -> None:
+    ends = ("--good", history.ids["panics"], "--bad", history.ids["b3"])
+    words: list[str | Path] = ["bisect", *ends, "--repo", history.path, CASE, "--output", "out"]
+    environment = {"XENVERIFY_CACHE": str(forgetful)}
+    with server(tmp_path / "ssh", "one", **environment) as host:
+        home = {"HOME": str(host.home)}
+        command = start(*words, "--workers", "one", directory=tmp_path, **environment, **home)
+        command.wait_until(lambda: "to blame" in command.log.read_text())
+        host.hang_up()
+        assert command.finish() == 5, command.output
+        assert "no connection is left to one" in command.output
+        assert command.left_running() == []
+    status, said = run(*words, directory=tmp_path, **environment)
+    assert status == 0, said
+    assert history.ids["GUILTY"] in said
