@@ -23,7 +23,15 @@ from harness.errors import HarnessError
 from harness.inspection import CannotInspect
 from harness.linux_dom0.guests import Linux, linux
 from harness.progress import Progress, quiet
-from harness.reproductions.uboot_shared_info import CONTROL, ROWS, Found, Row, Stage, started
+from harness.reproductions.uboot_shared_info import (
+    CONTROL,
+    ROWS,
+    Found,
+    Row,
+    Stage,
+    last_words,
+    started,
+)
 from harness.uboot.second_stage import let_go
 from harness.xenabi import PAGE_SHIFT, PAGE_SIZE, SHARED_INFO_LAYOUT
 
@@ -122,6 +130,8 @@ def boot(row: Row, side: str, build: Build, stage: Stage, payload: Path) -> Linu
             nonlocal settled
             let_go(host.ram, held)
             text = host.console.text
+            if why := last_words(text):
+                raise HarnessError(f"U-Boot does not start Linux: {why}")
             if UP in text and not settled:
                 settled = True
                 gfns, overwritten = _shared_info(host)
