@@ -4,6 +4,9 @@ A time limit says that something is wrong, late and without saying what. Two sig
 a machine that uses no CPU time although it owes an answer waits for an interrupt that will not
 come; and a CPU that stays in a few instructions of Xen, in a state it was in before, spins on
 something that will not happen. What the machine was asked, this does not know.
+
+A look costs up to 5 ms, and on a busy machine a quarter of a second, for most of which the machine
+stands still; so seconds are counted while it runs only.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,11 +22,12 @@ from harness.errors import HarnessError
 from harness.qemu_process import QemuProcess
 from harness.qmp import Monitor
 
-# A look costs up to 5 ms and stops the machine for most of it.
+# Between two looks the machine runs at least as long as this, and twice as long as it stood still.
 SECONDS_BETWEEN_LOOKS = 0.1
+RUN_FOR_STOP = 2.0
 # How long every CPU has to sleep until the machine is called idle. Looking wakes it: that uses
 # little time, but on a busy machine it may wait long for it. A CPU that is awake always uses its
-# time or waits for it.
+# time or waits for it, and has other registers at every look unless it spins.
 IDLE_SECONDS = 1.0
 IDLE_USED = 0.05
 IDLE_WANTED = 0.7
@@ -88,7 +93,8 @@ class Pulse:
             cpu["cpu-index"]: cpu["thread-id"] for cpu in qmp.execute("query-cpus-fast")
         }
         self._looks: deque[_Look] = deque(maxlen=LOOKS_KEPT)
-        self._looked = self._stopped = 0.0
+        self._stopped = 0.0  # seconds, by our looks
+        self._next = 0.0  # not to be looked at before
         self._first = self._look()
         self._looks.append(self._first)
         self._console = 0
@@ -103,9 +109,9 @@ class Pulse:
     def look(self, console: int) -> str | None:
         """Why no answer will come, or None; `console` is how much Xen has said so far.
 
-        Does nothing but once in 0.1 s. Raises HarnessError when somebody stopped QEMU.
+        Does nothing but once in 0.1 s or more. Raises HarnessError when somebody stopped QEMU.
         """
-        if time.monotonic() - self._looked < SECONDS_BETWEEN_LOOKS:
+        if time.monotonic() < self._next:
             return None
         if console != self._console:  # it lives
             self._console = console
@@ -134,8 +140,9 @@ class Pulse:
             registers = self._qmp.execute("human-monitor-command", command_line="info registers -a")
         finally:
             self._qmp.execute("cont")
-        self._looked = time.monotonic()
-        self._stopped += self._looked - began
+        ended = time.monotonic()
+        self._stopped += ended - began
+        self._next = ended + max(SECONDS_BETWEEN_LOOKS, RUN_FOR_STOP * (ended - began))
         cpus = {int(m[1]): _At(int(m[4]), int(m[2], 16), m[3]) for m in _CPU.finditer(registers)}
         return _Look(ran, used, queued, cpus)
 
@@ -153,9 +160,11 @@ class Pulse:
         looks = self._since(IDLE_SECONDS)
         if not looks:
             return None
-        for thread in self._threads.values():
+        for cpu, thread in self._threads.items():
             used, queued = _shares(looks[0], looks[-1], thread)
             if used > IDLE_USED or used + queued > IDLE_WANTED:
+                return None
+            if not _repeats([look.cpus.get(cpu, NOWHERE) for look in looks]):
                 return None
         places = ", ".join(f"CPU {cpu} {at}" for cpu, at in looks[-1].cpus.items())
         return f"every CPU sleeps: {places}"
@@ -169,10 +178,9 @@ class Pulse:
             if len(pcs) < max(LOOKS_THAT_CONVINCE, len(places)):
                 continue
             used, queued = _shares(looks[0], looks[-1], thread)
-            states = len({at.registers for at in places})
             if (
                 max(pcs) - min(pcs) <= SPIN_BYTES
-                and states * LOOKS_A_STATE <= len(places)
+                and _repeats(places)
                 and used > SPIN_SHARE * (1 - queued)
             ):
                 return f"CPU {cpu} {places[-1]} and does not get out of there"
@@ -184,6 +192,11 @@ class Pulse:
         if pcs and max(pcs) < NO_VECTORS_BYTES:
             return f"CPU 0 faults at {pcs[-1]:#x}, where no Xen is, without end"
         return None
+
+
+def _repeats(places: Sequence[_At]) -> bool:
+    """Whether a CPU was in each state it was in again and again."""
+    return len({at.registers for at in places}) * LOOKS_A_STATE <= len(places)
 
 
 def _shares(first: _Look, last: _Look, thread: int) -> tuple[float, float]:
