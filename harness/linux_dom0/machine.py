@@ -113,15 +113,15 @@ class LinuxHost(Booted):
             cache=cache,
             probe=probe,
         )
-        self._tray = Tray(directory / TRAY)
-        self._open.callback(self._tray.close)
-        self._qemu_args = (*NETWORK, *self._tray.arguments)
 
     def _root(self, image: Image, directory: Path) -> Path:
         return personal(image, _personal(self.keys), directory / "root.cpio")
 
     def __enter__(self) -> Self:
         copied = None
+        self._tray = Tray(self.directory / TRAY)
+        self._open.callback(self._tray.close)
+        self._qemu_args = (*NETWORK, *self._tray.arguments)
         if self._snapshot:
             copied = snapshot.copy(self._snapshot.state, self.directory / STATE)
             shutil.copyfile(self._snapshot.console, self.directory / BOOT_LOG)
@@ -141,8 +141,10 @@ class LinuxHost(Booted):
 
     def _refused(self, problem: HarnessError) -> HarnessError:
         """Say it of a snapshot, if that is what QEMU could not do anything with."""
+        if self._snapshot is None or not hasattr(self, "process"):
+            return problem
         said = [line for line in self.process.said() if LOADING.search(line)]
-        if not said or self._snapshot is None:
+        if not said:
             return problem
         return HarnessError(
             "the snapshot of dom0 is of another QEMU or machine than it shall go on in",
