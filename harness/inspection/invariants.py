@@ -9,37 +9,18 @@ whether the moment was a fit one to look is the snapshot's business.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 from harness.inspection.evidence import Evidence, Mapped, Violation
 from harness.inspection.footprint import RULE as FOOTPRINT
 from harness.inspection.pages import ALLOCATED, COUNT_MASK, EXTRA, XEN_HEAP
+from harness.inspection.rule import RULES, rule
 from harness.inspection.snapshot import Snapshot
 
 #: A rule that fires on every page of a domain says so this often, then says how often more.
 MOST_PER_RULE = 8
-
-Check = Callable[[Evidence], Iterable[Violation]]
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One invariant."""
-
-    name: str
-    check: Check
-    #: Why a Xen without 71320946d5 is known to break it; empty where it holds there as well.
-    excuse_before: str = ""
-
-    @property
-    def why(self) -> str:
-        """Return the rule's reason, from its docstring."""
-        return " ".join((self.check.__doc__ or "").split())
-
-
-RULES: dict[str, Rule] = {}
 
 
 def why(name: str) -> str:
@@ -51,24 +32,13 @@ def why(name: str) -> str:
     return RULES[name].why if name in RULES else ""
 
 
-def rule(*, excuse_before: str = "") -> Callable[[Check], Check]:
-    """Register a rule under its function's name."""
-
-    def register(check: Check) -> Check:
-        name = check.__name__
-        RULES[name] = Rule(name, check, excuse_before)
-        return check
-
-    return register
-
-
-def check(snapshot: Snapshot, rules: Iterable[Rule] | None = None) -> list[Violation]:
+def check(snapshot: Snapshot) -> list[Violation]:
     """Return everything in `snapshot` that breaks a rule, observations included."""
     if snapshot.pages is None:
         return []
     evidence = Evidence(snapshot, snapshot.pages)
     found: list[Violation] = []
-    for each in RULES.values() if rules is None else rules:
+    for each in RULES.values():
         broken = list(each.check(evidence))
         label = "" if snapshot.gfn_in_page_info else each.excuse_before
         found += [replace(v, rule=each.name, label=label) for v in broken[:MOST_PER_RULE]]

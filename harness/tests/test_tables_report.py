@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from harness.inspection.footprint import RULE as FOOTPRINT
-from harness.inspection.invariants import RULES, why
+from harness.inspection.invariants import why
+from harness.inspection.rule import RULES
 from harness.outcomes import CaseResult, Outcome, SuiteResult
 from harness.reports.failure import tell
 from harness.reports.tables import NONE_BROKEN, describe

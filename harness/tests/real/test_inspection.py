@@ -28,9 +28,10 @@ from harness.errors import XenCrashed
 from harness.inspection import CannotInspect, Inspector, MidUpdate, attach, changes
 from harness.inspection.evidence import Violation
 from harness.inspection.footprint import RULE as FOOTPRINT
-from harness.inspection.invariants import RULES, check
+from harness.inspection.invariants import check
 from harness.inspection.memory import ADDRESS_MASK, PAGE_SHIFT
 from harness.inspection.pages import ALLOCATED, GFN_COUNT_SHIFT, GFN_MASK, STATE_FREE, XEN_HEAP
+from harness.inspection.rule import RULES
 from harness.machines import load_machine
 from harness.observing import Findings, Observer
 from harness.programs import require
