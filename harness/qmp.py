@@ -44,7 +44,8 @@ class Monitor:
             self._connected.result(self.patience)
             return self._start(self._client.execute(command, named or None)).result(self.patience)
         except (QMPError, TimeoutError, OSError) as problem:
-            raise HarnessError(f"QEMU's monitor does not do {command!r}: {problem}") from problem
+            why = str(problem) or f"no answer in {self.patience:g} s"
+            raise HarnessError(f"QEMU's monitor does not do {command!r}: {why}") from problem
 
     def shutdown_reason(self) -> str | None:
         """Why QEMU ended ("guest-reset", "guest-shutdown", …), if it said so before it went."""
