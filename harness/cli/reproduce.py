@@ -69,9 +69,7 @@ Uboots = Annotated[
 
 OperatingSystem = Annotated[
     System,
-    typer.Option(
-        "--os", metavar="OS", help="What U-Boot starts: our second stage, or Debian's linux."
-    ),
+    typer.Option("--os", help="What U-Boot starts: our second stage, or Debian's Linux."),
 ]
 Prompt = Annotated[
     bool, typer.Option("--prompt", help="Sit at U-Boot's prompt on one Xen, and start it yourself.")
