@@ -37,10 +37,16 @@ def xenverify(*words: str | Path) -> list[str]:
 
 
 def bisect(
-    history: History, cache: Path, output: Path, *words: str, new: str = "notes", case: str = CASE
+    history: History,
+    cache: Path,
+    output: Path,
+    *words: str,
+    old: str = "base",
+    new: str = "notes",
+    case: str = CASE,
 ) -> subprocess.CompletedProcess[str]:
     command = xenverify(
-        "bisect", "--repo", history.path, "--good", history.ids["base"],
+        "bisect", "--repo", history.path, "--good", history.ids[old],
         "--bad", history.ids[new], case, "--output", output, *words,
     )  # fmt: skip
     return subprocess.run(
@@ -128,15 +134,14 @@ def test_ten_kills_at_random_moments_change_nothing(
 ) -> None:
     """Builds are there from the first test: what is killed is booting, running, and keeping."""
     began = time.monotonic()
-    alone = bisect(
-        history, without_memory(cache.root, tmp_path / "alone-cache"), tmp_path / "alone"
-    )
+    untouched = without_memory(cache.root, tmp_path / "alone-cache")
+    alone = bisect(history, untouched, tmp_path / "alone", old="builds")
     took = time.monotonic() - began
     assert alone.returncode == 0, alone.stderr
     expected = (tmp_path / "alone" / "bisect.txt").read_text()
     moments = random.Random(11)
     command = xenverify(
-        "bisect", "--repo", history.path, "--good", history.ids["base"],
+        "bisect", "--repo", history.path, "--good", history.ids["builds"],
         "--bad", history.ids["notes"], CASE, "--quiet", "--output", tmp_path / "killed",
     )  # fmt: skip
     kills = 0
@@ -150,7 +155,7 @@ def test_ten_kills_at_random_moments_change_nothing(
             text=True,
         )
         try:
-            _, said = search.communicate(timeout=moments.uniform(0.05, 0.8) * took)
+            _, said = search.communicate(timeout=moments.uniform(0.05, 0.5) * took)
         except subprocess.TimeoutExpired:
             search.send_signal(moments.choice([signal.SIGKILL, signal.SIGINT, signal.SIGTERM]))
             _, said = search.communicate()
@@ -160,9 +165,10 @@ def test_ten_kills_at_random_moments_change_nothing(
             assert search.returncode == 0, said
             assert (tmp_path / "killed" / "bisect.txt").read_text() == expected
             shutil.rmtree(forgetful / "bisection")
-    done = bisect(history, forgetful, tmp_path / "resumed")
+    done = bisect(history, forgetful, tmp_path / "resumed", old="builds")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "resumed" / "bisect.txt").read_text() == expected
+    assert history.ids["GUILTY"] in expected
 
 
 def test_git_bisect_run_with_single_steps_ends_at_the_guilty_commit(
