@@ -32,6 +32,17 @@ def has_program(command: Command, name: str) -> bool:
     return any(name in line for line in marked(command.mark))
 
 
+def test_ctrl_c_while_the_command_loads(tmp_path: Path) -> None:
+    """On a busy machine that is a second; here a library of its takes a minute."""
+    began = tmp_path / "began"
+    slow = f"import pathlib, time\npathlib.Path({str(began)!r}).touch()\ntime.sleep(60)\n"
+    (tmp_path / "typer.py").write_text(slow)
+    command = start("doctor", directory=tmp_path, PYTHONPATH=str(tmp_path))
+    command.wait_until(began.exists)
+    assert command.interrupt() == 130, command.output
+    assert command.output == "xenverify: interrupted; nothing is left behind  (exit 130)\n"
+
+
 def test_ctrl_c_while_xen_builds(tmp_path: Path) -> None:
     memory, entries = shared_memory(), len(default_cache().entries())
     command = start(
