@@ -117,7 +117,7 @@ def line_of(text: str) -> str:
 def test_cases_are_chosen_by_a_line_once_they_are_known(tmp_path: Path) -> None:
     file = tmp_path / "test_mine.py"
     file.write_text(f"# {uuid.uuid4()}: never seen before\n{CASES}")
-    line = line_of("gfn_eq(page_get_xenheap_gfn(mfn_to_page(mfn)), INVALID_GFN)")
+    line = line_of("page_get_xenheap_gfn(")
     arguments = ("run", "--xen", BOOKWORM, "--lines", line, "--paranoid", file)
     status, text = run(*arguments, directory=tmp_path)
     assert status == 0 and "2 passed" in text, text
