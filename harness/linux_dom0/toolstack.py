@@ -19,7 +19,7 @@ from pathlib import Path
 from harness.agent import MAGIC, find_agents
 from harness.booting import Booted
 from harness.domain import Domain, identify
-from harness.errors import HarnessError
+from harness.errors import HarnessError, XenHung
 from harness.linux_dom0.privcmd import Privcmd
 from harness.linux_dom0.ssh import Output, Shell
 from harness.linux_dom0.tray import Tray
@@ -27,7 +27,8 @@ from harness.linux_dom0.tray import Tray
 SECONDS = 60.0
 FILES = "/root"
 CONSOLES = "/var/log/xen/console"
-LOOKS = " ".join(map(str, range(20)))
+LAST_LINES = 12  # of a guest that does not say what it should
+LOOKS = " ".join(map(str, range(10)))
 
 
 def _log_of(name: str) -> str:
@@ -186,13 +187,17 @@ class Toolstack:
         """Wait until a guest has said `text`; return all that it has said."""
         look = f"grep -qF {shlex.quote(text)} {_log_of(name)}"
         # dom0 looks, a while each time: it shares the CPU with the guest, and a login costs more.
-        line = f"for i in {LOOKS}; do {look} && break; sleep 0.05; done; cat {_log_of(name)}"
+        line = f"for i in {LOOKS}; do {look} && break; sleep 0.1; done; cat {_log_of(name)}"
 
         def said() -> str | None:
             everything = self._said(line)
             return everything if text in everything else None
 
-        return self._host.wait(said, seconds, f"{text!r} on the console of {name}")
+        try:
+            return self._host.wait(said, seconds, f"{text!r} on the console of {name}")
+        except XenHung as hung:
+            last = [f"{name}: {line}" for line in self.console(name).splitlines()[-LAST_LINES:]]
+            raise XenHung(hung.message, evidence=[*hung.evidence, *last]) from hung
 
     def _said(self, *command: str) -> str:
         return self.shell.run(*command, check=False).stdout.replace("\r", "")
