@@ -16,6 +16,7 @@ MIB = 1 << 20
 SIZE = 512 * MIB
 BLOCK = 4096
 DISK = "/dev/vda"
+SAID = "/run/tray.log"
 
 
 class Tray:
@@ -50,7 +51,8 @@ class Tray:
             disk.write(content)
         blocks = -(-len(content) // BLOCK)
         copy = f"dd if={DISK} of={shlex.quote(remote)} bs={BLOCK} skip={at // BLOCK} count={blocks}"
-        return f"{copy} 2>/dev/null && truncate -s {len(content)} {shlex.quote(remote)}"
+        copy += f" 2>{SAID} || {{ cat {SAID} >&2; false; }}"
+        return f"{{ {copy}; }} && truncate -s {len(content)} {shlex.quote(remote)}"
 
     def close(self) -> None:
         """Remove the disk."""
