@@ -83,7 +83,10 @@ class Local:
         """Have `work(task)` done in a process that has nothing else to do."""
         self._idle = [pool for pool in self._idle if pool not in self._ended]
         pool = self._idle.pop() if self._idle else self._pool()
-        future = pool.submit(_to_the_end, work, task)
+        try:
+            future = pool.submit(_to_the_end, work, task)
+        except BrokenProcessPool:  # it died while it had nothing to do
+            return self.submit(work, task)
         self._busy[future] = pool
         future.add_done_callback(partial(self._done, pool))
         return future

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -14,6 +16,7 @@ from harness.bisection.evaluation import BOOT, Setting, Task
 from harness.bisection.laboratory import Laboratory, Need
 from harness.bisection.memory import Memory
 from harness.bisection.samples import Sample
+from harness.bisection.workers import Workers, local
 from harness.builds import BuildOptions
 from harness.cache import Cache
 from harness.tests.bisection import looking
@@ -60,12 +63,12 @@ def made(tmp_path: Path) -> Made:
     return make(tmp_path / "r.git", states(*["case passed"] * 6))
 
 
-def laboratory(made: Made, directory: Path, workers: Held) -> Laboratory:
+def laboratory(made: Made, directory: Path, workers: Workers) -> Laboratory:
     history = histories.between(made.path, made.ids["c0"], made.ids["c5"])
     setting = Setting(BuildOptions(), "virt-gicv3")
     memory = Memory(Cache(directory / "cache"), "test")
     place = f"git:{made.path}"
-    return Laboratory(history, place, setting, workers, memory, directory / "out")
+    return Laboratory(history, place, setting, workers, memory, directory / "out", looking.look)
 
 
 def test_nothing_is_begun_ahead_while_a_wanted_commit_is_being_built(
@@ -116,3 +119,17 @@ def test_what_was_begun_ahead_and_is_wanted_now_goes_on(made: Made, tmp_path: Pa
     lab.work([ahead, next_one])
     assert not workers.ended
     assert lab.met(ahead)
+
+
+def test_a_process_that_died_while_it_had_nothing_to_do_is_replaced(
+    made: Made, tmp_path: Path
+) -> None:
+    with local(1) as workers:
+        lab = laboratory(made, tmp_path, workers)
+        lab.get(Need(made.ids["c1"]))
+        (idle,) = multiprocessing.active_children()
+        idle.kill()
+        idle.join()
+        time.sleep(0.5)  # the pool may have noticed by now, or not
+        lab.get(Need(made.ids["c2"]))
+        assert lab.met(Need(made.ids["c2"]))
