@@ -44,6 +44,20 @@ def test_grant_frame_is_mapped_once_inside(toolstack: Toolstack) -> None:
     assert domain.content(second) is HOLE
 
 
+def test_grant_frame_takes_nothing_away_where_libxl_had_it(toolstack: Toolstack) -> None:
+    """libxl has had frame 0 at a domain's first hole, and unmapped it; that is past (71320946d5).
+
+    Before, Xen went on believing it there: the guest's own map of the frame, wherever it went, took
+    away what the guest had put into the hole meanwhile.
+    """
+    domain = toolstack.create_agent()
+    first, second = domain.hole_pages(2)
+    domain.add_to_physmap(SHARED_INFO, gfn=first)
+    domain.add_to_physmap(GRANT_TABLE, gfn=second)
+    assert domain.content(second) == GrantFrame(0)
+    assert domain.content(first) is SHARED_INFO_PAGE
+
+
 def test_libxl_gives_a_domain_one_mib_of_slack(toolstack: Toolstack) -> None:
     """LIBXL_MAXMEM_CONSTANT: a guest may own 256 pages more than it has, so populating works."""
     domain = toolstack.create_agent()
