@@ -118,15 +118,20 @@ class Campaign:
         boots = BOOTS if self.aspect is Aspect.BOOT_SECONDS else 1
         history = self.laboratory.history
         names = (history.old, history.new)
-        old, new = self.laboratory.get(*(Need(name, self.cases, END_RUNS, boots) for name in names))
+        needs = [Need(name, self.cases, END_RUNS, boots) for name in names]
+        old, new = self._asked(needs)
         difference = compare_ends(old, new, self.aspect, self._suspects)
         if difference.wavering:
-            cases = difference.wavering
-            old, new = self.laboratory.get(*(Need(n, cases, WAVERING_RUNS) for n in names))
+            more = [Need(name, difference.wavering, WAVERING_RUNS) for name in names]
+            old, new = self._asked(more)
             difference = compare_ends(old, new, self.aspect, self._suspects)
         if not difference.criteria:
             raise _no_difference(old, new, difference, self.aspect)
         return self._of_one_direction(difference)
+
+    def _asked(self, needs: Sequence[Need]) -> list[Sample]:
+        """Return what is seen of the cases of this search, and not of those of earlier ones."""
+        return [sample.only(self.cases) for sample in self.laboratory.get(*needs)]
 
     def _of_one_direction(self, difference: Difference) -> Difference:
         """Leave out cases that got better, or with `fixed` those that got worse."""

@@ -147,7 +147,9 @@ def test_a_repeated_bisection_looks_at_nothing_and_says_the_same(tmp_path: Path)
 
 
 def test_what_earlier_searches_saw_does_not_change_the_report(tmp_path: Path) -> None:
-    texts = [f"case {word}\nother passed" for word in ["passed"] * 5 + ["failed"] * 4]
+    words = ["passed"] * 5 + ["failed"] * 4
+    texts = [f"case {word}\nother {words[number // 2]}" for number, word in enumerate(words)]
+    texts[8] = "case failed\nother failed"
     with bench(tmp_path, *texts) as test:
         alone = Bench(test.made, tmp_path / "alone").campaign("c0", "c8")
         expected = report_of(alone)
