@@ -39,14 +39,16 @@ def map_everything(host: Booted, domain: Domain) -> DomainState:
     return state
 
 
-def wait_for_its_end(host: Booted, before: DomainState) -> list[str]:
-    """Return what is left of a domain, when Xen has had some time to take it down."""
+def wait_for_its_end(
+    host: Booted, before: DomainState, expected: tuple[str, ...] = ()
+) -> list[str]:
+    """Return what is left of a domain: what is `expected`, or what is left after some time."""
 
     def left() -> list[str]:
         return leftovers(before, host.inspector.snapshot())
 
     with contextlib.suppress(XenHung):
-        host.wait(lambda: not left(), SECONDS, f"the end of {before.name}")
+        host.wait(lambda: left() == [*expected], SECONDS, f"the end of {before.name}")
     return left()
 
 
@@ -72,11 +74,12 @@ def test_a_page_that_dom0_maps_stays_until_it_lets_go(toolstack: Toolstack, host
     state = map_everything(host, domain)
     mfn = state.physmap[gfn].mfn
     toolstack.destroy(domain.domid)
-    assert wait_for_its_end(host, state) == [
+    expected = (
         f"{domain.name} is on Xen's list, dead, with 1 pages and 0 xenheap pages",
         f"mfns {mfn:#x} to {mfn:#x} belong to {domain.name}",
         f"d0 gfn {FAR_GFN:#x} maps mfn {mfn:#x} of {domain.name}",
-    ]
+    )
+    assert wait_for_its_end(host, state, expected) == [*expected]
     toolstack.privcmd.do(remove_from_physmap(FAR_GFN))
     assert wait_for_its_end(host, state) == []
 
