@@ -34,6 +34,7 @@ LOOPBACK = "127.0.0.1"
 LOGIN_SECONDS = 60.0
 SECONDS = 120.0  # a busy machine takes five times as long as a quiet one
 NAP_SECONDS = 0.003
+SECONDS_TO_BE_GONE = 2.0
 NO_STATUS = -1  # paramiko's word for a command whose end was not told
 NEW_MODE = 0o644  # of a file that SFTP makes
 # Whatever of these comes out of an SSH library means that the other end cannot be spoken to.
@@ -164,15 +165,25 @@ class Shell:
         except invoke.exceptions.CommandTimedOut:
             raise XenHung(f"`{line}` in dom0 did not end within {seconds:g} s") from None
         except LOST as problem:
-            self._check()  # a machine that is no more has the better reason
+            self._let_machine_speak()
             raise HarnessError(f"the connection to dom0 was lost: {_said(problem)}") from problem
         if result.exited == NO_STATUS:
-            self._check()
+            self._let_machine_speak()
             raise HarnessError(f"the connection to dom0 was lost while `{line}` ran there")
         output = Output(line, result.exited, result.stdout, result.stderr)
         if check and output.status:
             raise CommandFailed(output)
         return output
+
+    def _let_machine_speak(self) -> None:
+        """Raise what has become of the machine: one that is no more has the better reason.
+
+        Its end is seen first by the connection: QEMU closes that before it is gone itself.
+        """
+        end = time.monotonic() + SECONDS_TO_BE_GONE
+        while time.monotonic() < end:
+            self._check()
+            time.sleep(NAP_SECONDS)
 
     def _join(self, promise: Any) -> Any:
         """Return a command's result; a machine that dies meanwhile does not cost the whole time."""
