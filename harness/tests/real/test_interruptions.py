@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import random
 import signal
 from pathlib import Path
 
 import pytest
 
 from harness.cache import default_cache
+from harness.references import resolve
 from harness.tests.real.commands import Command, marked, shared_memory, start
 
 BOOKWORM = "debian:bookworm"
@@ -17,15 +17,7 @@ BOOKWORM = "debian:bookworm"
 def assert_nothing_left(command: Command, directory: Path, memory: set[str]) -> None:
     assert command.left_running() == []
     assert not list(directory.glob("*xenverify-*"))
-    assert not list(default_cache().root.glob("*/.making-*"))
     assert not {name for name in shared_memory() - memory if "xenverify" in name}
-
-
-def unique_fragment(directory: Path) -> Path:
-    """A Kconfig fragment that nobody has built with yet."""
-    fragment = directory / "unique.config"
-    fragment.write_text(f'CONFIG_CMDLINE="xenverify={random.getrandbits(64):x}"\n')
-    return fragment
 
 
 def has_program(command: Command, name: str) -> bool:
@@ -44,15 +36,19 @@ def test_ctrl_c_while_the_command_loads(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_while_xen_builds(tmp_path: Path) -> None:
-    memory, entries = shared_memory(), len(default_cache().entries())
-    command = start(
-        "run", "--xen", BOOKWORM, "--kconfig", unique_fragment(tmp_path), directory=tmp_path
-    )
+    """In a cache that has Xen's source from the user's own, and nothing built."""
+    memory, cache = shared_memory(), tmp_path / "cache"
+    cache.mkdir()
+    resolve(BOOKWORM, default_cache())
+    for kind in ("debian", "debian-suites", "git"):
+        (cache / kind).symlink_to(default_cache().root / kind)
+    command = start("run", "--xen", BOOKWORM, directory=tmp_path, XENVERIFY_CACHE=str(cache))
     command.wait_until(lambda: "building" in command.log.read_text())
     assert command.interrupt() == 130, command.output
     assert command.output.rstrip().endswith("interrupted; nothing is left behind  (exit 130)")
     assert_nothing_left(command, tmp_path, memory)
-    assert len(default_cache().entries()) == entries
+    assert list(cache.glob("builds/*")) == []
+    assert list(cache.glob("scratch/*")) == []
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
